@@ -1,0 +1,163 @@
+"""Raw files as DataFrames of text, with the shape of every file checked before the first row is read."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as t
+
+from recbatch.config.sections import EventsInput, ItemsInput, RawColumn
+from recbatch.errors import InputContractError
+from recbatch.tables import columns as c
+from recbatch.tables.files import file_header, list_files, parquet_columns
+
+CORRUPT = "_corrupt_record"
+_HEADER_BYTES = 1 << 16
+
+
+def read_raw(spark: SparkSession, source: EventsInput | ItemsInput, wanted: Mapping[str, RawColumn]) -> DataFrame:
+    """The columns `wanted` as the files hold them, with `raw_record` (JSON text) and `source_file`.
+
+    A line that its format cannot parse keeps its text in `raw_record` and has `_corrupt_record` set.
+
+    Raises:
+        InputContractError: no file is there, one is unreadable, or one lacks a column that the mapping names.
+    """
+    if source.format == "delta":
+        frames = [_read_delta(spark, source.path)]
+        _require(wanted, frames[0].columns, source.path)
+    else:
+        frames = [
+            _read_files(spark, source, files, header)
+            for header, files in _files_by_columns(spark, source, wanted).items()
+        ]
+    selected = [_select(frame, wanted, source.path) for frame in frames]
+    union = selected[0]
+    for frame in selected[1:]:
+        union = union.unionByName(frame)
+    return union
+
+
+def _files_by_columns(
+    spark: SparkSession, source: EventsInput | ItemsInput, wanted: Mapping[str, RawColumn]
+) -> dict[tuple[str, ...], list[str]]:
+    """Files with the same columns in the same order are read together; a reordered header is a group of its own."""
+    found = list_files(spark, source.path)
+    if not found:
+        raise InputContractError(
+            f"input path '{source.path}' has no files", remedy="set the input's 'path' to the folder of the raw files"
+        )
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for file, size, _ in found:
+        if size == 0 and source.format != "parquet":
+            continue
+        header = _columns_of(spark, source, file)
+        if header:
+            _require(wanted, header, file)
+        groups.setdefault(tuple(header), []).append(file)
+    if not groups:
+        raise InputContractError(f"every file at '{source.path}' is empty")
+    return groups
+
+
+def _columns_of(spark: SparkSession, source: EventsInput | ItemsInput, file: str) -> list[str]:
+    """The column names a file declares; none for JSON lines, where every row says its own."""
+    try:
+        if source.format == "parquet":
+            return parquet_columns(spark, file)
+        if source.format == "csv":
+            return _csv_header(file_header(spark, file, _HEADER_BYTES), source.options)
+    except Exception as error:  # Hadoop and Parquet share no narrower error
+        raise InputContractError(
+            f"file '{file}' cannot be read as {source.format}: {_first_line(error)}",
+            remedy="repair or remove the file; nothing was written",
+        ) from error
+    return []
+
+
+def _csv_header(head: bytes, options: Mapping[str, str]) -> list[str]:
+    text = head.decode("utf-8-sig")
+    delimiter = options.get("sep", options.get("delimiter", ","))
+    return next(csv.reader(text.splitlines()[:1], delimiter=delimiter, quotechar=options.get("quote", '"')), [])
+
+
+def _read_files(
+    spark: SparkSession, source: EventsInput | ItemsInput, files: list[str], header: tuple[str, ...]
+) -> DataFrame:
+    reader = spark.read.format(source.format)
+    if source.format == "csv":
+        schema = t.StructType([t.StructField(name, t.StringType()) for name in (*header, CORRUPT)])
+        # Pruned columns hide lines with too few or too many values; the header was checked above.
+        options = {"header": "true", "columnPruning": "false", "enforceSchema": "false", "mode": "PERMISSIVE"}
+        reader = reader.schema(schema).options(**options, columnNameOfCorruptRecord=CORRUPT)
+    elif source.format == "json":
+        reader = reader.options(primitivesAsString="true", mode="PERMISSIVE", columnNameOfCorruptRecord=CORRUPT)
+    frame = reader.options(**source.options).load(files)
+    return frame if CORRUPT in frame.columns else frame.withColumn(CORRUPT, F.lit(None).cast("string"))
+
+
+def _read_delta(spark: SparkSession, path: str) -> DataFrame:
+    try:
+        frame = spark.read.format("delta").load(path)
+    except PySparkException as error:
+        raise InputContractError(f"Delta table '{path}' cannot be read: {_first_line(error)}") from error
+    return frame.withColumn(CORRUPT, F.lit(None).cast("string"))
+
+
+def _select(frame: DataFrame, wanted: Mapping[str, RawColumn], path: str) -> DataFrame:
+    record = [F.col(quoted(name)) for name in frame.columns if name != CORRUPT]
+    raw_record = F.coalesce(F.col(CORRUPT), F.to_json(F.struct(*record)))
+    try:
+        return frame.select(
+            *[raw_expression(source).alias(name) for name, source in wanted.items()],
+            F.col(CORRUPT),
+            raw_record.alias(c.RAW_RECORD),
+            F.col("_metadata.file_path").alias(c.SOURCE_FILE),
+        )
+    except PySparkException as error:
+        raise InputContractError(
+            f"the column mapping does not fit the files at '{path}': {_first_line(error)}",
+            remedy="compare the mapping's columns and SQL expressions with the header of the files",
+        ) from error
+
+
+def raw_expression(source: RawColumn) -> Column:
+    if source.column is not None:
+        return F.col(quoted(source.column))
+    return F.expr(source.sql) if source.sql is not None else F.lit(source.constant)
+
+
+def quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _require(wanted: Mapping[str, RawColumn], present: list[str] | tuple[str, ...], file: str) -> None:
+    for name, source in wanted.items():
+        if source.column is not None and source.column not in present:
+            raise InputContractError(
+                f"file '{file}' has no column '{source.column}', which the mapping names for '{name}'; "
+                f"it has {', '.join(present)}",
+                remedy="correct the mapping under 'input' or the file; nothing was written",
+            )
+
+
+def explain_read_failure(error: PySparkException, path: str) -> InputContractError:
+    """A failure while rows were read, as one message that names the file where Spark names it."""
+    text = str(error)
+    named = re.search(r"(?:reading file|read file|FAILED_READ_FILE[^:]*file) ([^\s'\"]+)", text)
+    where = named.group(1).rstrip(".") if named else path
+    return InputContractError(
+        f"input '{where}' cannot be read: {_first_line(error)}", remedy="repair or remove the file; nothing was written"
+    )
+
+
+def _first_line(error: Any) -> str:
+    java = getattr(error, "java_exception", None)
+    text = str(java.getMessage() if java is not None else error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__

@@ -1,0 +1,36 @@
+"""What a stage is given: the session, the configuration, the tables, and the transaction it writes under."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyspark.sql import SparkSession
+
+from recbatch.config.sections import Config
+from recbatch.tables.store import TableStore, Transaction
+
+Notify = Callable[[str], None]
+Advance = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a stage reports to: `notify` for a line worth keeping, `advance(task, done, total, detail)` for a bar."""
+
+    notify: Notify
+    advance: Advance
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """`as_of` is data time (UTC): nothing later is read. None means the latest event of the log."""
+
+    spark: SparkSession
+    config: Config
+    tables: TableStore
+    run_id: str
+    transaction: Transaction
+    as_of: dt.datetime | None
+    progress: Progress

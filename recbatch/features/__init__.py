@@ -1,0 +1,1 @@
+"""From clean tables to what a model reads: dense indices, user sequences, item features, co-occurrence."""

@@ -1,0 +1,111 @@
+"""Items as numbers: category codes and normalised values, fitted on what was known at a date."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recbatch.config.sections import FeaturesSection, ItemAttribute
+from recbatch.tables import columns as c
+from recbatch.transforms import imputation, normalization
+from recbatch.transforms.attributes import attribute_column, pack_attributes, unpack_attributes
+from recbatch.transforms.normalization import Parameters
+
+ITEM_PRICE = "item_price"
+MISSING_CODE = 0
+FIRST_CODE = 1
+
+
+def category_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
+    """The category attributes in the order of the codes in `item_features.categories`."""
+    return sorted(name for name, attribute in attributes.items() if attribute.kind == "category")
+
+
+def number_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
+    """The numeric attributes in the order of `item_features.numbers`; the price in the log comes last."""
+    return [*sorted(name for name, attribute in attributes.items() if attribute.kind == "number"), ITEM_PRICE]
+
+
+def category_values(items: DataFrame) -> DataFrame:
+    """The distinct (field, value) pairs of the catalogue."""
+    exploded = items.select(F.explode(c.CATEGORIES).alias(c.FIELD, "values"))
+    return exploded.select(c.FIELD, F.explode("values").alias(c.VALUE)).distinct()
+
+
+def valid_at(as_of: dt.datetime) -> Column:
+    """Whether an item is in the catalogue at `as_of`; open ends are valid for ever."""
+    moment = F.lit(as_of)
+    started = F.col(c.VALID_FROM).isNull() | (F.col(c.VALID_FROM) <= moment)
+    return started & (F.col(c.VALID_TO).isNull() | (F.col(c.VALID_TO) > moment))
+
+
+def attributes_as_of(
+    items: DataFrame,
+    events: DataFrame,
+    attributes: Mapping[str, ItemAttribute],
+    section: FeaturesSection,
+    as_of: dt.datetime,
+) -> DataFrame:
+    """The catalogue with attributes as maps, missing ones filled by what was known at `as_of`.
+
+    `numbers` gains `item_price`, the mean price in `events`. Items that are not valid yet have no attribute.
+    """
+    price = events.groupBy(c.ITEM_ID).agg(F.avg(c.PRICE).alias(attribute_column(ITEM_PRICE)))
+    known = unpack_attributes(items, attributes).where(
+        F.col(c.VALID_FROM).isNull() | (F.col(c.VALID_FROM) <= F.lit(as_of))
+    )
+    with_price = known.join(price, on=c.ITEM_ID, how="left")
+    strategies = {attribute_column(name): attribute.missing for name, attribute in attributes.items()}
+    strategies[attribute_column(ITEM_PRICE)] = section.item_price
+    filled = imputation.apply(with_price, imputation.fit(with_price, strategies))
+    return pack_attributes(filled, {**attributes, ITEM_PRICE: _PRICE_ATTRIBUTE})
+
+
+_PRICE_ATTRIBUTE = ItemAttribute.model_validate({"source": ITEM_PRICE, "kind": "number"})
+
+
+def fit_numbers(described: DataFrame, attributes: Mapping[str, ItemAttribute], section: FeaturesSection) -> dict[str, Parameters]:
+    """Normalisation parameters of every numeric attribute, over the items of `attributes_as_of`."""
+    names = number_fields(attributes)
+    columns = described.select(*[F.col(c.NUMBERS)[name].alias(name) for name in names])
+    return normalization.fit(columns, dict.fromkeys(names, section.numbers))
+
+
+def item_features(
+    described: DataFrame,
+    item_index: DataFrame,
+    category_index: DataFrame,
+    fields: list[str],
+    parameters: Mapping[str, Parameters],
+    as_of: dt.datetime,
+) -> DataFrame:
+    """One row an entry of `item_index`, aligned with it; an item that `described` lacks has missing codes and zeros."""
+    values = described.select(c.ITEM_ID, F.explode(c.CATEGORIES).alias(c.FIELD, "values")).select(
+        c.ITEM_ID, c.FIELD, F.explode("values").alias(c.VALUE)
+    )
+    coded = values.join(category_index, on=[c.FIELD, c.VALUE]).groupBy(c.ITEM_ID).agg(
+        F.collect_list(F.struct(c.FIELD, c.CODE)).alias("_codes")
+    )
+    numbers = [normalization.apply(F.col(c.NUMBERS)[name], parameters[name]) for name in parameters]
+    rows = (
+        item_index.select(c.ITEM_ID, c.ITEM_IDX)
+        .join(described.select(c.ITEM_ID, c.NUMBERS, valid_at(as_of).alias("_valid")), on=c.ITEM_ID, how="left")
+        .join(coded, on=c.ITEM_ID, how="left")
+    )
+    return rows.select(
+        c.ITEM_IDX,
+        c.ITEM_ID,
+        F.array(*[_codes_of(name) for name in fields]).cast("array<array<int>>").alias(c.CATEGORIES),
+        F.array(*numbers).alias(c.NUMBERS),
+        F.coalesce("_valid", F.lit(False)).alias(c.ELIGIBLE),
+    )
+
+
+def _codes_of(field: str) -> Column:
+    """The sorted codes of one field, or the code for a missing value."""
+    mine = F.filter("_codes", lambda entry: entry[c.FIELD] == field)
+    codes = F.array_sort(F.transform(mine, lambda entry: entry[c.CODE]))
+    return F.when(F.size(codes) > 0, codes).otherwise(F.array(F.lit(MISSING_CODE)))

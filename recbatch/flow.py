@@ -1,0 +1,153 @@
+"""The whole system on one page: every stage, what it reads, what it writes, and what its result depends on.
+
+The command line, `jobs/` and the documentation are derived from this list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from recbatch.context import StageContext
+from recbatch.stages.clean import clean
+from recbatch.stages.evaluate import evaluate
+from recbatch.stages.features import build_features
+from recbatch.stages.publish import publish
+from recbatch.stages.score import score
+from recbatch.stages.train import train
+from recbatch.tables import schemas as tables
+from recbatch.tables.ledger import StageResult
+from recbatch.tables.schemas import TableSpec
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step from table versions to table versions.
+
+    `options` names the sections of the configuration that its result depends on: a change elsewhere does not make it
+    run again. `reads_raw` marks the stage whose inputs are the raw files. `uses_as_of` marks the stage that cuts the
+    log at `--as-of`.
+    """
+
+    name: str
+    summary: str
+    run: Callable[[StageContext], StageResult]
+    reads: tuple[TableSpec, ...]
+    writes: tuple[TableSpec, ...]
+    options: tuple[str, ...]
+    reads_raw: bool = False
+    uses_as_of: bool = False
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "clean",
+        "Parse, judge and de-duplicate the raw log and catalogue; every row lands in a table or in a rejected one.",
+        clean,
+        reads=(),
+        writes=(tables.ITEMS, tables.REJECTED_ITEMS, tables.EVENTS, tables.REJECTED_EVENTS),
+        options=("input", "cleaning"),
+        reads_raw=True,
+    ),
+    Stage(
+        "features",
+        "Index items, cut user sequences, normalise item features and count co-occurrence, as of three dates.",
+        build_features,
+        reads=(tables.EVENTS, tables.ITEMS),
+        writes=(
+            tables.ITEM_INDEX,
+            tables.CATEGORY_INDEX,
+            tables.USER_SEQUENCES,
+            tables.ITEM_FEATURES,
+            tables.NORMALIZATION,
+            tables.ITEM_NEIGHBOURS,
+            tables.ITEM_POPULARITY,
+            tables.EVALUATION_USER_SEQUENCES,
+            tables.EVALUATION_ITEM_FEATURES,
+            tables.EVALUATION_NORMALIZATION,
+            tables.EVALUATION_ITEM_NEIGHBOURS,
+            tables.EVALUATION_ITEM_POPULARITY,
+            tables.VALIDATION_ITEM_NEIGHBOURS,
+            tables.VALIDATION_ITEM_POPULARITY,
+            tables.EVALUATION_TARGETS,
+            tables.SNAPSHOTS,
+        ),
+        options=("input", "features"),
+        uses_as_of=True,
+    ),
+    Stage(
+        "train",
+        "Fit the sequence model on sampled buckets of the past, then refit it on everything for release.",
+        train,
+        reads=(
+            tables.USER_SEQUENCES,
+            tables.ITEM_FEATURES,
+            tables.ITEM_NEIGHBOURS,
+            tables.EVALUATION_USER_SEQUENCES,
+            tables.EVALUATION_ITEM_FEATURES,
+            tables.EVALUATION_ITEM_NEIGHBOURS,
+            tables.EVALUATION_ITEM_POPULARITY,
+            tables.VALIDATION_ITEM_NEIGHBOURS,
+            tables.VALIDATION_ITEM_POPULARITY,
+            tables.ITEM_POPULARITY,
+            tables.NORMALIZATION,
+            tables.EVALUATION_NORMALIZATION,
+            tables.SNAPSHOTS,
+        ),
+        writes=(tables.CANDIDATES,),
+        options=("seed", "model", "training", "features"),
+    ),
+    Stage(
+        "evaluate",
+        "Test the model of the past on what came after, over all items, beside the baselines.",
+        evaluate,
+        reads=(
+            tables.CANDIDATES,
+            tables.EVALUATION_USER_SEQUENCES,
+            tables.EVALUATION_ITEM_FEATURES,
+            tables.EVALUATION_ITEM_POPULARITY,
+            tables.EVALUATION_TARGETS,
+            tables.SNAPSHOTS,
+        ),
+        writes=(tables.EVALUATIONS, tables.MODELS),
+        options=("seed", "evaluation", "training", "scoring"),
+    ),
+    Stage(
+        "score",
+        "Score every user against every item on the executors and stage the exact top K with reasons.",
+        score,
+        reads=(
+            tables.MODELS,
+            tables.USER_SEQUENCES,
+            tables.ITEM_FEATURES,
+            tables.ITEM_POPULARITY,
+            tables.SNAPSHOTS,
+        ),
+        writes=(tables.STAGED_RECOMMENDATIONS, tables.STAGED_DEFAULT_RECOMMENDATIONS),
+        options=("scoring",),
+    ),
+    Stage(
+        "publish",
+        "Check the gates and commit the staged tables as one release.",
+        publish,
+        reads=(
+            tables.STAGED_RECOMMENDATIONS,
+            tables.STAGED_DEFAULT_RECOMMENDATIONS,
+            tables.EVALUATIONS,
+            tables.USER_SEQUENCES,
+            tables.SNAPSHOTS,
+        ),
+        writes=(
+            tables.RECOMMENDATIONS,
+            tables.RECOMMENDATIONS_BY_USER,
+            tables.DEFAULT_RECOMMENDATIONS,
+            tables.RELEASES,
+        ),
+        options=("publishing", "scoring"),
+    ),
+)
+
+
+def stage_named(name: str) -> Stage:
+    """The stage called `name`; an unknown name is a defect of the caller."""
+    return next(stage for stage in STAGES if stage.name == name)

@@ -1,0 +1,115 @@
+"""Item vectors and biases from ids and attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ID_DROPOUT = 0.1  # share of items shown without their id while training, so that attributes learn to stand alone
+_INIT = 0.02
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """Attributes of I items, row = item_idx.
+
+    categories: a field each (indptr (I + 1,) int64, codes int64): the codes of item i in this field; 0 = missing.
+    numbers: (I, m) float32, normalised.
+    """
+
+    categories: tuple[tuple[Tensor, Tensor], ...]
+    numbers: Tensor
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> ItemFeatures:
+        """From the rows of `item_features` in any order. Raises ValueError unless item_idx is dense, 0..I-1."""
+        table = table.sort_by("item_idx").combine_chunks()
+        n_items = len(table)
+        if not np.array_equal(table["item_idx"].to_numpy(), np.arange(n_items)):
+            raise ValueError(f"item_idx of the {n_items} rows of item_features is not 0..{n_items - 1}")
+        if n_items == 0:
+            return cls((), torch.zeros(0, 0))
+        items = table["categories"].chunk(0)  # list<list<int32>>: items of fields of codes
+        bounds = np.asarray(items.flatten().offsets, dtype=np.int64)
+        codes = items.flatten().flatten().to_numpy().astype(np.int64)
+        n_fields = len(bounds[:-1]) // n_items
+        sizes = np.diff(bounds).reshape(n_items, n_fields)
+        field_of_code = np.repeat(np.tile(np.arange(n_fields), n_items), sizes.ravel())
+        categories = tuple(
+            (
+                torch.from_numpy(np.concatenate([[0], sizes[:, f].cumsum()])),
+                torch.from_numpy(codes[field_of_code == f]),
+            )
+            for f in range(n_fields)
+        )
+        numbers = table["numbers"].chunk(0).flatten().to_numpy().astype(np.float32).reshape(n_items, -1)
+        return cls(categories, torch.from_numpy(numbers))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def field_sizes(self) -> tuple[int, ...]:
+        """A field each: one more than its largest code."""
+        return tuple(int(codes.max()) + 1 if len(codes) else 1 for _, codes in self.categories)
+
+    def bags(self, field: int, item_idx: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes of some items in one field, flat, and where each item's begin."""
+        indptr, codes = self.categories[field]
+        start, size = indptr[item_idx], indptr.diff()[item_idx]
+        begin = size.cumsum(0) - size
+        at = torch.arange(int(size.sum())) + torch.repeat_interleave(start - begin, size)
+        return codes[at], begin
+
+
+class ItemTower(nn.Module):
+    """v_i = id_i + Σ_field gate ⊙ mean embedding of the item's codes + W numbers, and a bias made in the same way.
+
+    The gate of a field differs between items whose id was trained and items known by their attributes alone: a new
+    item, one without interactions, or one whose id is dropped while training.
+    """
+
+    trained: Tensor
+
+    def __init__(self, n_items: int, field_sizes: tuple[int, ...], n_numbers: int, dim: int) -> None:
+        super().__init__()
+        self.id = nn.Embedding(n_items, dim)
+        # padding_idx: a missing value (code 0) adds nothing
+        bags = [nn.EmbeddingBag(size, dim, mode="mean", padding_idx=0) for size in field_sizes]
+        self.fields = nn.ModuleList(bags)
+        self.gate = nn.Parameter(torch.ones(2, len(field_sizes), dim))  # [0]: id unknown, [1]: id known
+        self.numbers = nn.Linear(n_numbers, dim, bias=False) if n_numbers else None
+        self.id_bias = nn.Parameter(torch.zeros(n_items))
+        self.attribute_bias = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("trained", torch.zeros(n_items, dtype=torch.bool))
+        self._field_sizes = field_sizes
+        linear = [] if self.numbers is None else [self.numbers.weight]
+        for weight in (self.id.weight, *(bag.weight for bag in bags), *linear):
+            nn.init.normal_(weight, std=_INIT)
+        with torch.no_grad():
+            for bag in bags:
+                bag.weight[0] = 0.0
+
+    def forward(self, features: ItemFeatures, item_idx: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (n, d) and biases (n,) of n items; an item_idx beyond the trained vocabulary has attributes only."""
+        n_items = len(self.trained)
+        row = item_idx.clamp(max=n_items - 1)
+        known = (item_idx < n_items) & self.trained[row]
+        if self.training:
+            known = known & (torch.rand(len(item_idx)) >= ID_DROPOUT)
+        present = known[:, None]
+        attributes = torch.zeros(len(item_idx), self.id.embedding_dim)
+        for f, field in enumerate(self.fields):
+            codes, begin = features.bags(f, item_idx)
+            codes = codes.masked_fill(codes >= self._field_sizes[f], 0)  # a value newer than the model
+            attributes = attributes + field(codes, begin) * torch.where(present, self.gate[1, f], self.gate[0, f])
+        if self.numbers is not None:
+            attributes = attributes + self.numbers(features.numbers[item_idx])
+        vectors = F.embedding(row, self.id.weight) * present + attributes
+        bias = F.embedding(row, self.id_bias[:, None]).squeeze(1) * known + attributes @ self.attribute_bias
+        return vectors, bias

@@ -1,0 +1,1 @@
+"""What people look at: progress, the summary of a run, one user's recommendations."""

@@ -1,0 +1,88 @@
+"""What a scoring worker needs, as bytes: the packed model, the vectors of all items, their ids and who may be shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+from torch import Tensor
+
+from recbatch.model.artifact import Artifact, pack, unpack
+from recbatch.model.histories import Sequences
+from recbatch.model.items import ItemFeatures
+from recbatch.ranking.topk import ItemMatrix
+from recbatch.scoring.explain import measure_kappa
+
+_ITEMS = "items.safetensors"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model ready to score.
+
+    items: every item of the index. eligible: (I,) bool, those that may be recommended. kappa: see `explain`.
+    """
+
+    artifact: Artifact
+    items: ItemMatrix
+    eligible: Tensor
+    item_ids: pa.Array
+    kappa: Tensor
+
+    @classmethod
+    def create(
+        cls,
+        artifact: Artifact,
+        features: ItemFeatures,
+        item_ids: list[str],
+        eligible: NDArray[np.bool_],
+        sample: Sequences,
+    ) -> Scorer:
+        """Compute the item vectors once, and the model's kappa on the histories of some users.
+
+        Ties are broken by item id in UTF-8 byte order, never by item_idx.
+        """
+        vectors, bias = artifact.model.item_vectors(features)
+        return cls(
+            artifact,
+            ItemMatrix(vectors, bias, _tie_rank(item_ids)),
+            torch.from_numpy(eligible),
+            pa.array(item_ids, pa.string()),
+            measure_kappa(artifact.model, vectors, sample),
+        )
+
+    def to_bytes(self) -> dict[str, bytes]:
+        """File name -> content, for `from_bytes` in another process."""
+        _, offsets, data = self.item_ids.buffers()
+        tensors = {
+            "vectors": self.items.vectors,
+            "bias": self.items.bias,
+            "tie_rank": torch.from_numpy(self.items.tie_rank),
+            "eligible": self.eligible,
+            "kappa": self.kappa,
+            "id_offsets": torch.from_numpy(np.frombuffer(offsets, np.int32)[: len(self.item_ids) + 1].copy()),
+            "id_bytes": torch.from_numpy(np.frombuffer(data or b"", np.uint8).copy()),
+        }
+        return pack(self.artifact) | {_ITEMS: write_tensors(tensors)}
+
+    @classmethod
+    def from_bytes(cls, files: dict[str, bytes], origin: str) -> Scorer:
+        """Raises ModelError as `artifact.unpack` does; `origin` names the model in it."""
+        tensors = read_tensors(files[_ITEMS])
+        offsets, data = tensors["id_offsets"].numpy(), tensors["id_bytes"].numpy()
+        ids = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
+        items = ItemMatrix(tensors["vectors"], tensors["bias"], tensors["tie_rank"])
+        return cls(unpack(files, origin), items, tensors["eligible"], ids, tensors["kappa"])
+
+
+def _tie_rank(item_ids: list[str]) -> Tensor:
+    """(I,): the place of every item among all ids in UTF-8 byte order."""
+    order = np.array(sorted(range(len(item_ids)), key=[item_id.encode() for item_id in item_ids].__getitem__))
+    rank = np.empty(len(item_ids), dtype=np.int64)
+    rank[order.astype(np.int64)] = np.arange(len(item_ids))
+    return torch.from_numpy(rank)

@@ -1,0 +1,114 @@
+"""Which past behaviour a recommendation rests on.
+
+The evidence of behaviour j (item h_j, position p_j from the end) for a recommended item i is
+
+    E(j, i) = lam * [log(1 + c / eps) - log(1 + (c - c_j) / eps)]  +  kappa(p_j) * (v_{h_j} . v_i)
+
+The first term is exactly what the score loses when the behaviour's share c_j of the co-occurrence c(u, i) goes. The
+second estimates what the network loses: kappa(p) is measured on the model, as the mean projection of the change of
+the user vector, when the behaviour at p is taken out of a history, on the vector of its item. `because_item_id` is the
+item of the behaviour with the most evidence; of equals, the latest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recbatch.model.histories import Sequences
+from recbatch.model.neighbours import Fusion, Neighbours
+from recbatch.model.recommender import Recommender, user_vectors
+from recbatch.ranking.topk import TopK
+
+BY_COOCCURRENCE = "often_follows"
+BY_SIMILARITY = "similar_to_history"
+_SAMPLED_USERS = 64
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """For N list entries: the item_idx of the behaviour (int64), and which of the two terms was the larger."""
+
+    because: NDArray[np.int64]
+    reason: NDArray[np.object_]
+
+
+def measure_kappa(model: Recommender, item_vectors: Tensor, sequences: Sequences) -> Tensor:
+    """(context_length,) float32: kappa by position from the end, over the first users of `sequences`."""
+    length = model.config.context_length
+    start, stop = sequences.last(length)
+    start, stop = start[:_SAMPLED_USERS], stop[:_SAMPLED_USERS]
+    whole = user_vectors(model, item_vectors, sequences.select(start, stop))
+    projected, norm = torch.zeros(length), torch.zeros(length)
+    for position in range(int((stop - start).max(initial=0))):
+        users = np.flatnonzero(stop - start > max(position, 1))
+        if not len(users):
+            break
+        out = stop[users] - 1 - position
+        without = sequences.without(start[users], stop[users], out)
+        removed = item_vectors[torch.from_numpy(sequences.columns["item_idx"][out].astype(np.int64))]
+        change = whole[torch.from_numpy(users)] - user_vectors(model, item_vectors, without)
+        projected[position] = (change * removed).sum()
+        norm[position] = (removed * removed).sum()
+    return projected / norm.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def explain(
+    item_vectors: Tensor, kappa: Tensor, neighbours: Neighbours, fusion: Fusion | None, histories: Sequences, best: TopK
+) -> Evidence:
+    """The evidence for every entry of the lists of B users, in the order of `best`."""
+    length = len(kappa) if fusion is None else max(len(kappa), fusion.behaviours)
+    counts = np.diff(best.indptr.numpy())
+    row = np.repeat(np.arange(len(histories)), counts)
+    rank = np.arange(len(row)) - best.indptr.numpy()[row]
+    item = best.item_idx.numpy().astype(np.int64)
+    behaviour = _newest_first(histories, length)
+    network = _similarity(item_vectors, kappa, behaviour, row, rank, item)
+    cooccurrence = np.zeros_like(network)
+    if fusion is not None:
+        _, shares = neighbours.contributions(histories, row, item, fusion)
+        total = shares.sum(1, keepdims=True)
+        # Rounding may leave a remainder just below zero where one behaviour holds the whole sum.
+        rest = np.maximum(total - shares, 0.0)
+        drop = fusion.lam * (np.log1p(total / fusion.eps) - np.log1p(rest / fusion.eps))
+        cooccurrence[:, : fusion.behaviours] = drop
+    of_user = behaviour[row]
+    evidence = np.where(of_user >= 0, network + cooccurrence, -np.inf)
+    chosen = evidence.argmax(1)
+    at = np.arange(len(row))
+    larger = cooccurrence[at, chosen] > network[at, chosen]
+    reason = np.where(larger, BY_COOCCURRENCE, BY_SIMILARITY).astype(object)
+    return Evidence(of_user[at, chosen], reason)
+
+
+def _newest_first(histories: Sequences, length: int) -> NDArray[np.int64]:
+    """(B, length) item_idx of the last behaviours, the latest first, -1 where a user has fewer."""
+    start, stop = histories.last(length)
+    at = stop[:, None] - 1 - np.arange(length)
+    real = at >= start[:, None]
+    behaviour = np.full(real.shape, -1, dtype=np.int64)
+    behaviour[real] = histories.columns["item_idx"][at[real]]
+    return behaviour
+
+
+def _similarity(
+    item_vectors: Tensor,
+    kappa: Tensor,
+    behaviour: NDArray[np.int64],
+    row: NDArray[np.int64],
+    rank: NDArray[np.int64],
+    item: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """(N, length): kappa(p) * v_h . v_i for every entry and behaviour; 0 beyond the network's context."""
+    lists = np.zeros((len(behaviour), int(rank.max(initial=-1)) + 1), dtype=np.int64)
+    lists[row, rank] = item
+    context = behaviour[:, : len(kappa)]
+    past = item_vectors[torch.from_numpy(np.maximum(context, 0))]  # (B, context, d)
+    products = torch.bmm(item_vectors[torch.from_numpy(lists)], past.transpose(1, 2)) * kappa  # (B, K, context)
+    network = np.zeros((len(row), behaviour.shape[1]))
+    network[:, : context.shape[1]] = products.numpy()[row, rank]
+    return network

@@ -1,0 +1,115 @@
+"""The stage `score`: every user against every item on the executors, staged for the gates."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recbatch.context import StageContext
+from recbatch.errors import ModelError
+from recbatch.model import artifact
+from recbatch.model.histories import Sequences
+from recbatch.model.items import ItemFeatures
+from recbatch.scoring.bundle import Scorer
+from recbatch.scoring.defaults import default_recommendations
+from recbatch.scoring.recommend import recommend
+from recbatch.tables import columns as c
+from recbatch.tables import schemas
+from recbatch.tables.arrow import read_arrow
+from recbatch.tables.files import download_folder
+from recbatch.tables.ledger import StageResult
+
+CHAMPION = "champion"
+
+
+def score(context: StageContext) -> StageResult:
+    """`user_sequences` and the champion model to staged lists of the exact top K, and the default list.
+
+    Raises:
+        ModelError: there is no champion, its artifact does not fit the tables, or a score is not finite.
+    """
+    tables, config = context.tables, context.config
+    model = _champion(context)
+    scorer = load_scorer(context, model[c.MODEL_PATH])
+    sequences = tables.read(schemas.USER_SEQUENCES)
+    users = tables.rows(schemas.USER_SEQUENCES)
+    pairs = users * len(scorer.items)
+    context.progress.notify(
+        f"scoring {users:,} users x {len(scorer.items):,} items = {pairs:,} pairs with model {model[c.MODEL_VERSION]}"
+    )
+    shipped = context.spark.sparkContext.broadcast(scorer.to_bytes())
+    began = time.monotonic()
+    lists = recommend(sequences, shipped, model[c.MODEL_VERSION], config.scoring, _partitions(context))
+    tables.replace(schemas.STAGED_RECOMMENDATIONS, _stamped(context, lists, model), context.transaction)
+    seconds = time.monotonic() - began
+    shipped.destroy()
+    defaults = default_recommendations(
+        tables.read(schemas.ITEM_FEATURES), tables.read(schemas.ITEM_POPULARITY), config.scoring.default_k
+    )
+    tables.replace(schemas.STAGED_DEFAULT_RECOMMENDATIONS, _stamped(context, defaults, model), context.transaction)
+    rows = tables.rows(schemas.STAGED_RECOMMENDATIONS)
+    return StageResult(
+        row_counts={"users": users, "items": len(scorer.items), "pairs": pairs, "recommendations": rows},
+        figures={"seconds": seconds, "pairs_a_second": pairs / seconds},
+        message=f"{pairs:,} pairs in {seconds:.1f} s, {pairs / seconds / 1e6:,.1f} million a second, written",
+    )
+
+
+def load_scorer(context: StageContext, path: str) -> Scorer:
+    """The artifact at `path` made ready for the items of `item_features`.
+
+    Raises:
+        ModelError: the folder is missing, damaged, or made for other items.
+    """
+    features = read_arrow(context.tables, schemas.ITEM_FEATURES).sort_by(c.ITEM_IDX)
+    item_ids = features[c.ITEM_ID].to_pylist()
+    with tempfile.TemporaryDirectory(prefix="recbatch-score-") as scratch:
+        folder = Path(scratch) / "model"
+        try:
+            download_folder(context.spark, path, folder)
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"model folder '{path}' does not exist", remedy="restore it, or run `recbatch train`"
+            ) from error
+        loaded = artifact.load(folder, item_ids)
+    eligible = np.asarray(features[c.ELIGIBLE].to_pylist(), dtype=np.bool_)
+    return Scorer.create(loaded, ItemFeatures.from_arrow(features), item_ids, eligible, _sample(context))
+
+
+def _sample(context: StageContext) -> Sequences:
+    """The users of one bucket, in the order of their ids: the first that has any."""
+    for bucket in range(context.config.features.buckets):
+        rows = read_arrow(context.tables, schemas.USER_SEQUENCES, bucket=bucket)
+        if len(rows):
+            return Sequences.from_arrow(rows.sort_by(c.USER_ID).combine_chunks().to_batches()[0])
+    raise ModelError("table 'user_sequences' has no user", remedy="run `recbatch features` on a log with events")
+
+
+def _champion(context: StageContext) -> dict[str, Any]:
+    champions = context.tables.read(schemas.MODELS).where(F.col(c.STATUS) == CHAMPION)
+    latest = champions.orderBy(F.desc(c.AS_OF), F.desc(c.MODEL_VERSION)).first()
+    if latest is None:
+        raise ModelError(
+            "no model has passed its evaluation yet", remedy="run `recbatch train` and `recbatch evaluate`"
+        )
+    return latest.asDict()
+
+
+def _partitions(context: StageContext) -> int:
+    """Tasks of the scoring stage: four a core, so that a slow one does not hold up the rest."""
+    wanted = context.config.scoring.partitions
+    return wanted or min(4 * context.spark.sparkContext.defaultParallelism, context.config.features.buckets)
+
+
+def _stamped(context: StageContext, rows: DataFrame, model: dict[str, Any]) -> DataFrame:
+    snapshots = read_arrow(context.tables, schemas.SNAPSHOTS).to_pylist()
+    as_of = next(row[c.AS_OF] for row in snapshots if row[c.SNAPSHOT] == "release")
+    return rows.withColumns(
+        {c.MODEL_VERSION: F.lit(model[c.MODEL_VERSION]), c.AS_OF: F.lit(as_of), c.RUN_ID: F.lit(context.run_id)}
+    )

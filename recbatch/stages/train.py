@@ -1,0 +1,169 @@
+"""The stage `train`: fit on the past, choose epochs and fusion on a validation cut, refit on everything for release."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from recbatch.context import StageContext
+from recbatch.model import artifact
+from recbatch.model.artifact import Artifact
+from recbatch.model.items import ItemFeatures
+from recbatch.model.neighbours import Fusion, Neighbours
+from recbatch.model.recommender import Recommender
+from recbatch.tables import columns as c
+from recbatch.tables import schemas
+from recbatch.tables.arrow import export_buckets, read_arrow
+from recbatch.tables.files import upload_folder
+from recbatch.tables.ledger import StageResult
+from recbatch.tables.schemas import TableSpec
+from recbatch.training.dataset import open_sequences
+from recbatch.training.fusion import FusionResult, fit_fusion
+from recbatch.training.trainer import FitResult, Inputs, fit, refit, threads
+from recbatch.training.validation import Validation, Window
+
+EVALUATION = "evaluation"
+RELEASE = "release"
+
+
+@dataclass(frozen=True)
+class _Catalogue:
+    """Item-level tables of one cut, on the driver."""
+
+    features: ItemFeatures
+    item_ids: list[str]
+    neighbours: Neighbours
+
+
+def train(context: StageContext) -> StageResult:
+    """Sampled buckets to two artifacts of one model version: one that knows the past only, and one for release.
+
+    Raises:
+        ModelError: there is too little to learn from, or the training diverged.
+    """
+    config = context.config
+    cuts = snapshot_times(context)
+    version = f"{cuts[RELEASE]:%Y%m%d}-{context.transaction.version:04d}"
+    with tempfile.TemporaryDirectory(prefix="recbatch-train-") as scratch:
+        past = _catalogue(context, schemas.EVALUATION_ITEM_FEATURES, schemas.EVALUATION_ITEM_NEIGHBOURS)
+        inputs = _inputs(context, schemas.EVALUATION_USER_SEQUENCES, past, Path(scratch) / EVALUATION)
+        window = Window(int(cuts["validation"].timestamp()), int(cuts[EVALUATION].timestamp()))
+        fitted = fit(inputs, config.model, config.training, config.seed, window, _Bar(context, "fit"))
+        fused = _fuse(context, inputs, fitted, past, window)
+        metrics = {
+            "epochs": float(fitted.epochs),
+            "validation_ndcg@10": fused.ndcg if config.model.fused else fused.bare_ndcg,
+            "validation_ndcg@10_network": fused.bare_ndcg,
+        }
+        _save(context, version, EVALUATION, fitted.model, past, fused.fusion, metrics)
+        current = _catalogue(context, schemas.ITEM_FEATURES, schemas.ITEM_NEIGHBOURS)
+        inputs = _inputs(context, schemas.USER_SEQUENCES, current, Path(scratch) / RELEASE)
+        model = refit(
+            inputs, config.model, config.training, config.seed, fitted.epochs, fitted.loss, _Bar(context, "refit")
+        )
+        path = _save(context, version, RELEASE, model, current, fused.fusion, metrics)
+    row = (version, path, metrics, cuts[RELEASE], context.run_id)
+    frame = context.spark.createDataFrame([row], schemas.CANDIDATES.schema)
+    context.tables.append(schemas.CANDIDATES, frame, context.transaction)
+    return StageResult(
+        row_counts={"buckets": len(sampled_buckets(context))},
+        figures=metrics | {"final_loss": fitted.curve[-1].loss},
+        message=f"model {version}: {fitted.loss} softmax, {fitted.epochs} epochs, "
+        f"validation NDCG@10 {metrics['validation_ndcg@10']:.4f}",
+    )
+
+
+def snapshot_times(context: StageContext) -> dict[str, dt.datetime]:
+    """The moments that the features were made for, by snapshot name."""
+    rows = read_arrow(context.tables, schemas.SNAPSHOTS).to_pylist()
+    return {row[c.SNAPSHOT]: row[c.AS_OF] for row in rows}
+
+
+def sampled_buckets(context: StageContext) -> list[int]:
+    """The buckets whose users come to the driver: a seeded sample of `training.sample_share` of them."""
+    buckets = context.config.features.buckets
+    size = max(1, round(context.config.training.sample_share * buckets))
+    chosen = np.random.default_rng(context.config.seed).permutation(buckets)[:size]
+    return sorted(int(bucket) for bucket in chosen)
+
+
+def _catalogue(context: StageContext, features: TableSpec, neighbours: TableSpec) -> _Catalogue:
+    rows = read_arrow(context.tables, features).sort_by(c.ITEM_IDX)
+    return _Catalogue(
+        ItemFeatures.from_arrow(rows),
+        rows[c.ITEM_ID].to_pylist(),
+        Neighbours.from_arrow(read_arrow(context.tables, neighbours), len(rows)),
+    )
+
+
+def _inputs(context: StageContext, sequences: TableSpec, catalogue: _Catalogue, folder: Path) -> Inputs:
+    buckets = sampled_buckets(context)
+    context.progress.notify(f"sampling {len(buckets)} of {context.config.features.buckets} buckets of {sequences.name}")
+    files = export_buckets(context.tables, sequences, buckets, folder)
+    return Inputs(files, catalogue.features, len(context.config.input.events.types()))
+
+
+def _fuse(context: StageContext, inputs: Inputs, fitted: FitResult, past: _Catalogue, window: Window) -> FusionResult:
+    """Fit the weight of co-occurrence against neighbours that do not know the validation window either."""
+    config = context.config
+    before = read_arrow(context.tables, schemas.VALIDATION_ITEM_NEIGHBOURS)
+    new_only = config.training.targets == "new"
+    with threads(config.training.threads):
+        validation = Validation(open_sequences(inputs.files), window, new_only, len(past.features), config.seed)
+        neighbours = Neighbours.from_arrow(before, len(past.features))
+        return fit_fusion(fitted.model, past.features, neighbours, validation, config.model)
+
+
+def _save(
+    context: StageContext,
+    version: str,
+    kind: str,
+    model: Recommender,
+    catalogue: _Catalogue,
+    fusion: Fusion,
+    metrics: dict[str, float],
+) -> str:
+    path = f"{context.tables.root}/model_artifacts/{version}/{kind}"
+    table = schemas.NORMALIZATION if kind == RELEASE else schemas.EVALUATION_NORMALIZATION
+    made = Artifact(
+        model,
+        catalogue.neighbours,
+        fusion if context.config.model.fused else None,
+        artifact.hash_item_ids(catalogue.item_ids),
+        _parameters(read_arrow(context.tables, table)),
+        {"item_index": context.tables.version(schemas.ITEM_INDEX), "normalization": context.tables.version(table)},
+        metrics,
+    )
+    with tempfile.TemporaryDirectory(prefix="recbatch-model-") as scratch:
+        artifact.save(made, Path(scratch) / kind)
+        upload_folder(context.spark, Path(scratch) / kind, path)
+    return path
+
+
+def _parameters(rows: pa.Table) -> dict[str, dict[str, str | float]]:
+    return {
+        f"{row[c.TABLE_NAME]}.{row[c.COLUMN_NAME]}": {
+            c.METHOD: row[c.METHOD],
+            c.CENTER: row[c.CENTER],
+            c.SCALE: row[c.SCALE],
+        }
+        for row in rows.to_pylist()
+    }
+
+
+class _Bar:
+    """The trainer's progress as the stage's."""
+
+    def __init__(self, context: StageContext, name: str) -> None:
+        self._advance, self._name = context.progress.advance, name
+        self._metric = ""
+
+    def __call__(self, epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
+        if metric is not None:
+            self._metric = f", validation NDCG@10 {metric:.4f}"
+        self._advance(f"{self._name} epoch {epoch}", step, steps, f"loss {loss:.3f}{self._metric}")

@@ -1,0 +1,1 @@
+"""Names, schemas and storage of every table: the contract between the stages and with the readers of published tables."""

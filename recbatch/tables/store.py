@@ -1,0 +1,131 @@
+"""Reading and writing the Delta tables of one warehouse. Nothing else in the project touches a table's path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+
+from recbatch.errors import InputContractError, UsageError
+from recbatch.tables.files import file_system, hadoop_path, java_cause
+from recbatch.tables.schemas import TableSpec
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """What makes a write idempotent: Delta skips a (application, version) that it has already committed."""
+
+    application: str
+    version: int
+
+
+class TableStore:
+    """The tables under `root`, each at `<root>/<table>`."""
+
+    def __init__(self, spark: SparkSession, root: str) -> None:
+        self.spark = spark
+        self.root = root.rstrip("/")
+
+    def path(self, spec: TableSpec) -> str:
+        return f"{self.root}/{spec.name}"
+
+    def version(self, spec: TableSpec) -> int | None:
+        """The latest committed version, or None where the table does not exist.
+
+        Listing the log's names is enough for that; loading the table's state would start a Spark job.
+        """
+        log = hadoop_path(self.spark, f"{self.path(spec)}/_delta_log")
+        system = file_system(self.spark, log)
+        if not system.exists(log):
+            return None
+        names = (status.getPath().getName() for status in system.listStatus(log))
+        return max((int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()), default=None)
+
+    def read(self, spec: TableSpec, version: int | None = None) -> DataFrame:
+        """The table as a DataFrame, at `version` or the latest.
+
+        Raises:
+            InputContractError: the table or that version of it does not exist.
+        """
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        elif self.version(spec) is None:
+            raise InputContractError(
+                f"table '{spec.name}' does not exist in {self.root}",
+                remedy="run the stage that writes it first: docs/tables.md names it",
+            )
+        try:
+            return reader.load(self.path(spec))
+        except AnalysisException as error:
+            raise InputContractError(f"table '{spec.name}' cannot be read at version {version}: {error}") from error
+
+    def replace(self, spec: TableSpec, rows: DataFrame, transaction: Transaction) -> int:
+        """Replace the whole table by `rows` in one commit and return the version that holds them."""
+        return self._write(spec, rows, transaction, "overwrite")
+
+    def append(self, spec: TableSpec, rows: DataFrame, transaction: Transaction) -> int:
+        """Add `rows` in one commit and return the version that holds them."""
+        return self._write(spec, rows, transaction, "append")
+
+    def _write(self, spec: TableSpec, rows: DataFrame, transaction: Transaction, mode: str) -> int:
+        writer = (
+            in_contract(spec, rows)
+            .write.format("delta")
+            .mode(mode)
+            .option("txnAppId", f"{transaction.application}/{spec.name}")
+            .option("txnVersion", transaction.version)
+        )
+        if spec.partition_by:
+            writer = writer.partitionBy(*spec.partition_by)
+        writer.save(self.path(spec))
+        version = self.version(spec)
+        if version is None:
+            raise RuntimeError(f"table '{spec.name}' has no version after a write to {self.path(spec)}")
+        return version
+
+    def rows(self, spec: TableSpec) -> int:
+        """The number of rows, which Delta answers from the statistics in its log without reading a data file."""
+        return self.read(spec).count()
+
+    def ensure_writable(self) -> None:
+        """Create the warehouse folder.
+
+        Raises:
+            UsageError: it is a file, or cannot be created or written.
+        """
+        path = hadoop_path(self.spark, f"{self.root}/.write_check")
+        try:
+            system = file_system(self.spark, path)
+            system.mkdirs(path.getParent())
+            system.create(path, True).close()
+            system.delete(path, False)
+        except Exception as error:  # Hadoop's file systems share no narrower error
+            raise UsageError(
+                f"warehouse '{self.root}' cannot be written: {java_cause(error)}",
+                remedy="set 'warehouse' to a folder that this user may write",
+            ) from error
+
+
+def in_contract(spec: TableSpec, rows: DataFrame) -> DataFrame:
+    """`rows` with the columns of the contract in its order; a missing or retyped column is a defect of the stage."""
+    actual = {field.name: field.dataType for field in rows.schema}
+    for field in spec.schema:
+        if field.name not in actual:
+            raise ValueError(f"table '{spec.name}': the column '{field.name}' of its contract is missing")
+        if _bare(actual[field.name].jsonValue()) != _bare(field.dataType.jsonValue()):
+            raise ValueError(
+                f"table '{spec.name}': column '{field.name}' is {actual[field.name].simpleString()}, "
+                f"its contract says {field.dataType.simpleString()}"
+            )
+    return rows.select(*[field.name for field in spec.schema])
+
+
+def _bare(kind: Any) -> Any:
+    """A type's JSON without nullability, which Delta widens and Spark infers too strictly to compare."""
+    if isinstance(kind, dict):
+        dropped = ("nullable", "containsNull", "valueContainsNull", "metadata")
+        return {key: _bare(value) for key, value in kind.items() if key not in dropped}
+    return [_bare(part) for part in kind] if isinstance(kind, list) else kind

@@ -1,0 +1,70 @@
+"""The declared attributes of an item, as one column each while they are worked on and as two maps in the tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recbatch.config.sections import ItemAttribute
+from recbatch.tables import columns as c
+
+_PREFIX = "attribute_"
+
+
+def attribute_column(name: str) -> str:
+    """The working column of an attribute; the prefix keeps it from meeting a column of the contract."""
+    return f"{_PREFIX}{name}"
+
+
+def pack_attributes(rows: DataFrame, attributes: Mapping[str, ItemAttribute]) -> DataFrame:
+    """Replace the working columns by the maps `categories` (name -> values) and `numbers` (name -> value).
+
+    Several values of a category are split at its separator; a missing attribute has no entry.
+    """
+    categories = {
+        name: _split(F.col(attribute_column(name)), attribute.separator)
+        for name, attribute in attributes.items()
+        if attribute.kind == "category"
+    }
+    numbers = {
+        name: F.col(attribute_column(name)) for name, attribute in attributes.items() if attribute.kind == "number"
+    }
+    imputed = F.transform(c.IMPUTED, lambda name: F.regexp_replace(name, f"^{_PREFIX}", ""))
+    return (
+        rows.withColumn(c.CATEGORIES, _present(categories).cast("map<string,array<string>>"))
+        .withColumn(c.NUMBERS, _present(numbers).cast("map<string,double>"))
+        .withColumn(c.IMPUTED, imputed)
+        .drop(*[attribute_column(name) for name in attributes])
+    )
+
+
+def unpack_attributes(items: DataFrame, attributes: Mapping[str, ItemAttribute]) -> DataFrame:
+    """Add one working column an attribute, null where the value was missing in the catalogue.
+
+    Imputed cells are emptied again, so that whoever works as of a date can fill them by what was known then.
+    """
+    columns = {}
+    for name, attribute in attributes.items():
+        if attribute.kind == "category":
+            value = F.array_join(F.col(c.CATEGORIES)[name], attribute.separator or "")
+        else:
+            value = F.col(c.NUMBERS)[name]
+        columns[attribute_column(name)] = F.when(~F.array_contains(c.IMPUTED, name), value)
+    return items.withColumns(columns)
+
+
+def _split(value: Column, separator: str | None) -> Column:
+    if separator is None:
+        return F.when(value.isNotNull(), F.array(value))
+    parts = F.transform(F.split(value, re.escape(separator)), lambda part: F.trim(part))
+    return F.filter(parts, lambda part: part != "")
+
+
+def _present(entries: Mapping[str, Column]) -> Column:
+    if not entries:
+        return F.create_map()
+    pairs = F.map_from_entries(F.array(*[F.struct(F.lit(name), value) for name, value in entries.items()]))
+    return F.map_filter(pairs, lambda _, value: value.isNotNull())

@@ -1,0 +1,64 @@
+"""Specification of the losses: equal to autograd over the whole matrix, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from recbatch.model.losses import full_softmax, sampled_softmax
+
+
+@pytest.mark.parametrize("n_items", [1, 40, 1003])
+@pytest.mark.parametrize("rows", [1, 255, 256, 700])
+def test_full_softmax_and_its_gradients_equal_autograd(rows: int, n_items: int) -> None:
+    torch.manual_seed(rows)
+    users = torch.randn(rows, 5, dtype=torch.float64, requires_grad=True)
+    items = torch.randn(n_items, 5, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(n_items, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(n_items, (rows,))
+    expected = F.cross_entropy(users @ items.t() + bias, targets)
+    expected_grads = torch.autograd.grad(expected * 3, (users, items, bias))
+    loss = full_softmax(users, items, bias, targets)
+    grads = torch.autograd.grad(loss * 3, (users, items, bias))
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-9, atol=1e-13)
+
+
+def test_full_softmax_does_not_overflow() -> None:
+    users, items = torch.full((2, 1), 1e3), torch.tensor([[1.0], [-1.0]])
+    loss = full_softmax(users, items, torch.zeros(2), torch.tensor([0, 1]))
+    assert loss.item() == pytest.approx(1000.0)
+
+
+def test_sampled_softmax_by_hand() -> None:
+    users, items = torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 0.0], [1.0, 5.0], [0.0, 1.0]])
+    bias, log_q = torch.tensor([0.5, 0.0, -0.5]), torch.tensor([0.2, 0.5, 0.3]).log()
+    # Target 0; negatives 1, 2 and 0, of which the last is the target itself and is left out.
+    odds = [math.exp(2.5) / 0.2, math.exp(1.0) / 0.5, math.exp(-0.5) / 0.3]
+    expected = -math.log(odds[0] / sum(odds))
+    loss = sampled_softmax(users, items, bias, torch.tensor([0]), torch.tensor([1, 2, 0]), log_q)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_sampled_softmax_with_every_item_drawn_once_is_the_full_one() -> None:
+    torch.manual_seed(0)
+    users, items, bias = torch.randn(30, 4), torch.randn(200, 4), torch.randn(200)
+    targets, uniform = torch.randint(200, (30,)), torch.full((200,), -math.log(200))
+    loss = sampled_softmax(users, items, bias, targets, torch.randperm(200), uniform)
+    torch.testing.assert_close(loss, full_softmax(users, items, bias, targets))
+
+
+def test_log_q_undoes_the_popularity_of_negatives() -> None:
+    torch.manual_seed(0)
+    users, items, bias = torch.zeros(1, 2), torch.zeros(50, 2), torch.zeros(50)
+    q = torch.arange(1.0, 51.0) / 1275
+    negatives = torch.multinomial(q, 200_000, replacement=True)
+    # All scores are 0, so the chance of target 9 is 1 / 50 whatever was drawn how often; the drawn sum estimates
+    # 200,000 x (Σ over the others of q / q) and the positive stands for its one expected draw.
+    loss = sampled_softmax(users, items, bias, torch.tensor([9]), negatives, (q * len(negatives)).log())
+    positive = 1 / (q[9] * len(negatives))
+    assert loss.item() == pytest.approx(-math.log(positive / (positive + 49)), rel=0.01)

@@ -1,0 +1,177 @@
+"""Specification of training: it learns what is there, stops, repeats itself byte for byte, and says when it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from recbatch.config.sections import ModelSection, TrainingSection
+from recbatch.errors import ModelError
+from recbatch.model.items import ItemFeatures
+from recbatch.model.neighbours import Neighbours
+from recbatch.ranking.csr import Csr
+from recbatch.training.dataset import open_sequences
+from recbatch.training.fusion import fit_fusion
+from recbatch.training.trainer import FitResult, Inputs, fit, refit, threads
+from recbatch.training.validation import Validation, Window
+
+N_ITEMS = 120
+WINDOW = Window(700, 1001)
+MODEL = ModelSection(dim=16, blocks=1, context_length=20, dropout=0.1)
+FOLLOWING = np.random.default_rng(1).permutation(N_ITEMS)  # what an item leads to
+
+
+def training(**options: object) -> TrainingSection:
+    defaults = {"loss": "full", "max_epochs": 8, "batch_rows": 16, "learning_rate": 1e-2, "negatives": 64, "threads": 1}
+    return TrainingSection.model_validate({**defaults, **options})
+
+
+def silent(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
+    """No one looks at this run."""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """200 users who mostly go from an item to the one that follows it: popularity knows nothing about them."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for u in range(200):
+        n = int(rng.integers(8, 45))
+        items = [int(rng.integers(N_ITEMS))]
+        while len(items) < n:
+            items.append(int(FOLLOWING[items[-1]] if rng.random() < 0.8 else rng.integers(N_ITEMS)))
+        rows.append((f"u{u}", items, np.sort(rng.integers(0, 1000, n)).tolist()))
+    table = pa.table(
+        {
+            "user_id": [row[0] for row in rows],
+            "item_idx": pa.array([row[1] for row in rows], pa.list_(pa.int32())),
+            "event_type": pa.array([[0] * len(row[1]) for row in rows], pa.list_(pa.int32())),
+            "event_time": pa.array([row[2] for row in rows], pa.list_(pa.int64())),
+            "price": pa.array([[0.0] * len(row[1]) for row in rows], pa.list_(pa.float32())),
+            "quantity": pa.array([[0.0] * len(row[1]) for row in rows], pa.list_(pa.float32())),
+        }
+    )
+    file = tmp_path_factory.mktemp("sequences") / "bucket.arrow"
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=70)
+    codes = torch.arange(N_ITEMS) % 6 + 1
+    features = ItemFeatures(((torch.arange(N_ITEMS + 1), codes),), torch.rand(N_ITEMS, 2))
+    return Inputs([file], features, n_event_types=1)
+
+
+@pytest.fixture(scope="module")
+def fitted(inputs: Inputs) -> FitResult:
+    return fit(inputs, MODEL, training(), 7, WINDOW, silent)
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, bytes]:
+    return {name: weight.numpy().tobytes() for name, weight in model.state_dict().items()}
+
+
+def test_it_learns_the_order_of_behaviours(inputs: Inputs, fitted: FitResult) -> None:
+    validation = Validation(open_sequences(inputs.files), WINDOW, False, N_ITEMS, seed=7)
+    # The bias alone ranks the same for everyone; the first target of 80 % of the users follows from their last item.
+    users, items = validation.encode(fitted.model, inputs.features)
+    best = max(result.ndcg for result in fitted.curve)
+    assert validation.ndcg(users, items) == pytest.approx(best, abs=1e-12)
+    assert best > 2 * validation.ndcg(torch.zeros_like(users), items)
+    assert fitted.curve[-1].loss < 0.8 * fitted.curve[0].loss
+    assert fitted.curve[0].loss < 1.2 * np.log(N_ITEMS)
+
+
+def test_sampled_softmax_learns_it_too(inputs: Inputs, fitted: FitResult) -> None:
+    sampled = fit(inputs, MODEL, training(loss="sampled"), 7, WINDOW, silent)
+    assert sampled.loss == "sampled"
+    assert max(r.ndcg for r in sampled.curve) > 0.75 * max(r.ndcg for r in fitted.curve)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(inputs: Inputs) -> None:
+    result = fit(inputs, MODEL, training(learning_rate=0.1, max_epochs=30, patience=2), 7, WINDOW, silent)
+    scores = [epoch.ndcg for epoch in result.curve]
+    assert result.epochs == int(np.argmax(scores)) + 1
+    assert len(scores) == min(result.epochs + 2, 30) < 30
+    validation = Validation(open_sequences(inputs.files), WINDOW, False, N_ITEMS, seed=7)
+    assert validation.ndcg(*validation.encode(result.model, inputs.features)) == pytest.approx(max(scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled"])
+def test_the_same_seed_gives_the_same_weights(loss: str, inputs: Inputs) -> None:
+    config = training(loss=loss, max_epochs=1, threads=2)
+    before = torch.random.get_rng_state()
+    first, second = (fit(inputs, MODEL, config, 3, WINDOW, silent) for _ in range(2))
+    assert weights_of(first.model) == weights_of(second.model)
+    assert weights_of(fit(inputs, MODEL, config, 4, WINDOW, silent).model) != weights_of(first.model)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_refit_learns_from_what_the_window_held_back(inputs: Inputs) -> None:
+    seen: list[int] = []
+
+    def count_steps(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
+        assert metric is None
+        assert loss > 0
+        seen.append(epoch)
+        assert step == len(seen) - steps * (epoch - 1)
+
+    model = refit(inputs, MODEL, training(), 7, 2, "full", count_steps)
+    assert set(seen) == {1, 2}
+    assert not model.training
+    again = refit(inputs, MODEL, training(), 7, 2, "full", silent)
+    assert weights_of(model) == weights_of(again)
+
+
+def test_items_without_a_behaviour_before_the_window_are_untrained(inputs: Inputs, tmp_path: Path) -> None:
+    features = ItemFeatures(
+        ((torch.arange(N_ITEMS + 2), torch.ones(N_ITEMS + 1, dtype=torch.int64)),), torch.zeros(N_ITEMS + 1, 0)
+    )
+    result = fit(Inputs(inputs.files, features, 1), MODEL, training(max_epochs=1), 7, WINDOW, silent)
+    assert result.model.items.trained.tolist() == [True] * N_ITEMS + [False]
+
+
+def test_new_targets(inputs: Inputs) -> None:
+    result = fit(inputs, MODEL, training(targets="new", max_epochs=2), 7, WINDOW, silent)
+    validation = Validation(open_sequences(inputs.files), WINDOW, True, N_ITEMS, seed=7)
+    assert validation.ndcg(*validation.encode(result.model, inputs.features)) == pytest.approx(
+        max(epoch.ndcg for epoch in result.curve), abs=1e-12
+    )
+
+
+def test_auto_takes_the_full_softmax_where_it_fits_the_time(inputs: Inputs) -> None:
+    config = {"loss": "auto", "max_epochs": 1}
+    assert fit(inputs, MODEL, training(**config), 7, WINDOW, silent).loss == "full"
+    assert fit(inputs, MODEL, training(**config, full_epoch_seconds=1e-9), 7, WINDOW, silent).loss == "sampled"
+
+
+def test_a_diverging_run_names_the_learning_rate(inputs: Inputs) -> None:
+    with pytest.raises(ModelError, match=r"(?s)training loss is nan .*training\.learning_rate \(now 1e\+30\)"):
+        fit(inputs, MODEL, training(learning_rate=1e30), 7, WINDOW, silent)
+
+
+def test_threads_are_restored() -> None:
+    before = torch.get_num_threads()
+    with threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_fusion_finds_cooccurrence_that_helps_and_leaves_out_what_does_not(inputs: Inputs) -> None:
+    untrained = refit(inputs, MODEL, training(), 7, 0, "full", silent)
+    validation = Validation(open_sequences(inputs.files), WINDOW, False, N_ITEMS, seed=7)
+    truth = Neighbours(
+        Csr(torch.arange(N_ITEMS + 1), torch.from_numpy(FOLLOWING.astype(np.int32)), torch.full((N_ITEMS,), 2.0))
+    )
+    helped = fit_fusion(untrained, inputs.features, truth, validation, MODEL)
+    assert helped.fusion.lam > 0
+    assert helped.ndcg > helped.bare_ndcg + 0.1
+    additions = truth.additions(validation.past, helped.fusion)
+    assert validation.ndcg(*validation.encode(untrained, inputs.features), additions) == pytest.approx(helped.ndcg)
+    nothing = Neighbours(
+        Csr(torch.zeros(N_ITEMS + 1, dtype=torch.int64), torch.empty(0, dtype=torch.int32), torch.empty(0))
+    )
+    bare = fit_fusion(untrained, inputs.features, nothing, validation, MODEL)
+    assert bare.fusion.lam == 0
+    assert bare.ndcg == bare.bare_ndcg == helped.bare_ndcg
