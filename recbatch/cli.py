@@ -19,8 +19,8 @@ from recbatch.report.findings import print_findings
 from recbatch.report.progress import ConsoleProgress
 from recbatch.report.reader import WarehouseReader
 from recbatch.report.summary import print_releases, print_summary
-from recbatch.report.user import show_user
 from recbatch.report.table import show_table
+from recbatch.report.user import show_user
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,9 +60,7 @@ def _stage_command(names: Sequence[str]) -> Callable[..., None]:
         run_id: RunId = None,
         dry_run: DryRun = False,
     ) -> None:
-        raise typer.Exit(
-            run_stages(names, config, overrides or [], as_of=as_of, run_id=run_id, dry_run=dry_run)
-        )
+        raise typer.Exit(run_stages(names, config, overrides or [], as_of=as_of, run_id=run_id, dry_run=dry_run))
 
     return command
 

@@ -1,4 +1,4 @@
-"""Marks every row as accepted, rejected, or one of two kinds of duplicate, in one sort and whatever the partitioning."""
+"""Marks every row as accepted, rejected or one of two kinds of duplicate, in one sort, whatever the partitioning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ EXACT_DUPLICATE = "exact_duplicate"
 KEY_DUPLICATE = "key_duplicate"
 
 
-def mark_outcome(rows: DataFrame, key: Sequence[str], content: Sequence[str], *, prefer: Sequence[Column] = ()) -> DataFrame:
+def mark_outcome(
+    rows: DataFrame, key: Sequence[str], content: Sequence[str], *, prefer: Sequence[Column] = ()
+) -> DataFrame:
     """Add `outcome`: of rows equal in `key` the first by `prefer`, then by content, is accepted.
 
     A later row that equals its predecessor in all of `content` is an exact duplicate, any other a key duplicate.

@@ -29,6 +29,7 @@ def parse_events(
 
     `known_items` holds the `item_id` of the catalogue; None where there is none.
     """
+    parsing.check_time(spark, source.time)
     wanted = {name: _declared(source, name) for name in _VALUES}
     raw = read_raw(spark, source, {name: column for name, column in wanted.items() if column is not None})
     raw = raw.withColumns({name: F.lit(None).cast("string") for name, column in wanted.items() if column is None})

@@ -21,6 +21,7 @@ def parse_items(spark: SparkSession, source: ItemsInput) -> tuple[DataFrame, lis
 
     Of several rows of one item the one that became valid last is kept.
     """
+    parsing.check_time(spark, source.time)
     wanted = _wanted(source)
     raw = read_raw(spark, source, wanted)
     raw = raw.withColumns({name: F.lit(None).cast("string") for name in _FIXED if name not in wanted})
@@ -59,9 +60,7 @@ def _typed(raw: DataFrame, source: ItemsInput) -> dict[str, Column]:
 
 def _faults(source: ItemsInput, values: dict[str, Column]) -> dict[str, Column]:
     faults = {f"missing_{c.ITEM_ID}": values[c.ITEM_ID].isNull()}
-    faults |= {
-        f"invalid_{name}": parsing.unparsed(F.col(name), values[name]) for name in (c.VALID_FROM, c.VALID_TO)
-    }
+    faults |= {f"invalid_{name}": parsing.unparsed(F.col(name), values[name]) for name in (c.VALID_FROM, c.VALID_TO)}
     for name, attribute in source.attributes.items():
         value = values[attribute_column(name)]
         if attribute.kind == "number":
@@ -81,16 +80,18 @@ def finish_items(accepted: DataFrame, source: ItemsInput, run_id: str) -> DataFr
 def items_of_log(events: DataFrame, run_id: str) -> DataFrame:
     """A catalogue made of the ids in the log, for a shop that gives none."""
     text, moment = F.lit(None).cast("string"), F.lit(None).cast("timestamp")
-    return events.select(c.ITEM_ID).distinct().select(
-        c.ITEM_ID,
-        text.alias(c.TITLE),
-        F.create_map().cast("map<string,array<string>>").alias(c.CATEGORIES),
-        F.create_map().cast("map<string,double>").alias(c.NUMBERS),
-        F.array().cast("array<string>").alias(c.IMPUTED),
-        moment.alias(c.VALID_FROM),
-        moment.alias(c.VALID_TO),
-        text.alias(c.SOURCE_FILE),
-        F.lit(run_id).alias(c.RUN_ID),
+    return (
+        events.select(c.ITEM_ID)
+        .distinct()
+        .select(
+            c.ITEM_ID,
+            text.alias(c.TITLE),
+            F.create_map().cast("map<string,array<string>>").alias(c.CATEGORIES),
+            F.create_map().cast("map<string,double>").alias(c.NUMBERS),
+            F.array().cast("array<string>").alias(c.IMPUTED),
+            moment.alias(c.VALID_FROM),
+            moment.alias(c.VALID_TO),
+            text.alias(c.SOURCE_FILE),
+            F.lit(run_id).alias(c.RUN_ID),
+        )
     )
-
-

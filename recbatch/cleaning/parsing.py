@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pyspark.sql import Column, DataFrame
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as t
 
 from recbatch.config.sections import TimeFormat
+from recbatch.errors import UsageError
 
 # Timestamps outside these years overflow in Spark's own conversions; as epoch seconds.
 _FIRST_SECOND = -62135596800
@@ -21,8 +23,11 @@ def text(column: Column) -> Column:
 
 def number(column: Column) -> Column:
     """A finite double, or null."""
-    value = text(column).try_cast("double")
-    return F.when(~F.isnan(value) & (F.abs(value) < F.lit(float("inf"))), value)
+    trimmed = text(column)
+    value = trimmed.try_cast("double")
+    # Spark takes the literals of Java ("5d", "5f") for numbers.
+    suffixed = F.lower(F.right(trimmed, F.lit(1))).isin("d", "f")
+    return F.when(~suffixed & ~F.isnan(value) & (F.abs(value) < F.lit(float("inf"))), value)
 
 
 def unparsed(raw: Column, parsed: Column) -> Column:
@@ -44,8 +49,40 @@ def timestamp(frame: DataFrame, name: str, time: TimeFormat) -> Column:
         return F.to_utc_timestamp(raw.cast("timestamp"), time.zone)
     if time.unit == "text":
         return F.to_utc_timestamp(F.try_to_timestamp(text(raw), F.lit(time.format)), time.zone)
-    seconds = text(raw).try_cast("double") / (1000.0 if time.unit == "milliseconds" else 1.0)
-    return F.when(seconds.between(_FIRST_SECOND, _LAST_SECOND), F.timestamp_seconds(seconds))
+    seconds = number(raw) / (1000.0 if time.unit == "milliseconds" else 1.0)
+    # Microseconds are rounded: a double just below one would lose it.
+    micros = F.round(seconds * 1_000_000.0).cast("long")
+    return F.when(seconds.between(_FIRST_SECOND, _LAST_SECOND), F.timestamp_micros(micros))
+
+
+def check_time(spark: SparkSession, time: TimeFormat) -> None:
+    """Try a time format out on constants, before any file is read.
+
+    Raises:
+        UsageError: the pattern, the zone or an end of the range is not one that Spark understands.
+    """
+    trials = {
+        "format": (
+            time.format,
+            F.coalesce(F.try_to_timestamp(F.lit(""), F.lit(time.format)), F.lit(0).cast("timestamp")),
+        ),
+        "zone": (time.zone, F.to_utc_timestamp(F.lit(0).cast("timestamp"), time.zone)),
+        "earliest": (time.earliest, F.lit(time.earliest).try_cast("timestamp")),
+        "latest": (time.latest, F.lit(time.latest).try_cast("timestamp")),
+    }
+    for option, (value, trial) in trials.items():
+        if value is None:
+            continue
+        try:
+            row = spark.sql("SELECT 1").select(trial.cast("string")).first()
+            cause = "" if row is not None and row[0] is not None else "not a timestamp"
+        except PySparkException as error:
+            cause = str(error).strip().splitlines()[0]
+        if cause:
+            raise UsageError(
+                f"'{value}' cannot be used as the option '{option}' of an input's time: {cause}",
+                remedy="patterns and zones are those of Spark SQL, for example yyyy-MM-dd HH:mm:ss and Europe/Berlin",
+            )
 
 
 def outside(moment: Column, time: TimeFormat) -> Column:

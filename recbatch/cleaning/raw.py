@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -18,7 +19,11 @@ from recbatch.tables import columns as c
 from recbatch.tables.files import file_header, list_files, parquet_columns
 
 CORRUPT = "_corrupt_record"
+# pyspark has no class for what a task throws while it reads a file; py4j's own comes through then.
+READ_FAILURES = (PySparkException, Py4JJavaError)
 _HEADER_BYTES = 1 << 16
+# What Spark would take for a pattern in the name of a file.
+_GLOB = re.compile(r"[{}\[\]*?\\]")
 
 
 def read_raw(spark: SparkSession, source: EventsInput | ItemsInput, wanted: Mapping[str, RawColumn]) -> DataFrame:
@@ -58,11 +63,15 @@ def _files_by_columns(
         if size == 0 and source.format != "parquet":
             continue
         header = _columns_of(spark, source, file)
-        if header:
+        if source.format == "csv" and not header:
+            continue
+        if source.format != "json":
             _require(wanted, header, file)
         groups.setdefault(tuple(header), []).append(file)
     if not groups:
-        raise InputContractError(f"every file at '{source.path}' is empty")
+        raise InputContractError(
+            f"every file at '{source.path}' is empty", remedy="set the input's 'path' to the folder of the raw files"
+        )
     return groups
 
 
@@ -82,9 +91,12 @@ def _columns_of(spark: SparkSession, source: EventsInput | ItemsInput, file: str
 
 
 def _csv_header(head: bytes, options: Mapping[str, str]) -> list[str]:
-    text = head.decode("utf-8-sig")
+    encoding = options.get("encoding", options.get("charset", "utf-8"))
+    # The last character may be cut, and the header is not there.
+    text = head.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding, errors="replace")
     delimiter = options.get("sep", options.get("delimiter", ","))
-    return next(csv.reader(text.splitlines()[:1], delimiter=delimiter, quotechar=options.get("quote", '"')), [])
+    rows = csv.reader(text.splitlines(), delimiter=delimiter, quotechar=options.get("quote", '"'))
+    return next((row for row in rows if row), [])
 
 
 def _read_files(
@@ -95,10 +107,15 @@ def _read_files(
         schema = t.StructType([t.StructField(name, t.StringType()) for name in (*header, CORRUPT)])
         # Pruned columns hide lines with too few or too many values; the header was checked above.
         options = {"header": "true", "columnPruning": "false", "enforceSchema": "false", "mode": "PERMISSIVE"}
+        # A quote inside a quoted value is doubled (RFC 4180); Spark's own default is a backslash before it.
+        options["escape"] = '"'
         reader = reader.schema(schema).options(**options, columnNameOfCorruptRecord=CORRUPT)
     elif source.format == "json":
         reader = reader.options(primitivesAsString="true", mode="PERMISSIVE", columnNameOfCorruptRecord=CORRUPT)
-    frame = reader.options(**source.options).load(files)
+    try:
+        frame = reader.options(**source.options).load([_GLOB.sub(r"\\\g<0>", file) for file in files])
+    except READ_FAILURES as error:  # JSON lines are read here already, for their columns
+        raise explain_read_failure(error, source.path) from error
     return frame if CORRUPT in frame.columns else frame.withColumn(CORRUPT, F.lit(None).cast("string"))
 
 
@@ -106,7 +123,10 @@ def _read_delta(spark: SparkSession, path: str) -> DataFrame:
     try:
         frame = spark.read.format("delta").load(path)
     except PySparkException as error:
-        raise InputContractError(f"Delta table '{path}' cannot be read: {_first_line(error)}") from error
+        raise InputContractError(
+            f"Delta table '{path}' cannot be read: {_first_line(error)}",
+            remedy="set the input's 'path' to the folder that holds '_delta_log', or its 'format' to that of the files",
+        ) from error
     return frame.withColumn(CORRUPT, F.lit(None).cast("string"))
 
 
@@ -147,14 +167,26 @@ def _require(wanted: Mapping[str, RawColumn], present: list[str] | tuple[str, ..
             )
 
 
-def explain_read_failure(error: PySparkException, path: str) -> InputContractError:
-    """A failure while rows were read, as one message that names the file where Spark names it."""
-    text = str(error)
-    named = re.search(r"(?:reading file|read file|FAILED_READ_FILE[^:]*file) ([^\s'\"]+)", text)
-    where = named.group(1).rstrip(".") if named else path
+def explain_read_failure(error: Exception, path: str) -> InputContractError:
+    """A failure while rows were read (one of `READ_FAILURES`), as one message that names the file or the value."""
+    named = re.search(r"FAILED_READ_FILE.* reading file (\S+?)\.?(?:\s|$)", str(error))
+    if named is None:
+        return InputContractError(
+            f"an SQL expression fails on a value in the files at '{path}': {_first_line(error)}",
+            remedy="use try_cast and try_divide in the SQL of the mapping and of the rules; nothing was written",
+        )
     return InputContractError(
-        f"input '{where}' cannot be read: {_first_line(error)}", remedy="repair or remove the file; nothing was written"
+        f"file '{named.group(1)}' cannot be read: {_root_cause(error)}",
+        remedy="repair or remove the file; nothing was written",
     )
+
+
+def _root_cause(error: Any) -> str:
+    """What the innermost Java exception says: the outer ones only say that reading failed."""
+    java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
+    while java is not None and java.getCause() is not None:
+        java = java.getCause()
+    return _first_line(error) if java is None else str(java.toString()).splitlines()[0]
 
 
 def _first_line(error: Any) -> str:

@@ -32,23 +32,23 @@ def as_array(codes: Column) -> Column:
 
 
 def configured(rules: Sequence[Rule], frame: DataFrame) -> dict[str, Column]:
-    """The rules of the configuration as conditions on `frame`.
+    """The rules of the configuration as conditions on `frame`, by reason; rules of one reason are alternatives.
 
     Raises:
         UsageError: a condition is not SQL over the columns of the table.
     """
-    conditions = {}
+    conditions: dict[str, Column] = {}
     for rule in rules:
-        condition = F.expr(rule.when)
         try:
-            kind = frame.select(condition.alias("condition")).schema["condition"].dataType.simpleString()
+            condition = F.expr(rule.when)
+            # A filter accepts what a rule may be: a condition on the row alone, without aggregates and windows.
+            frame.where(condition)
         except PySparkException as error:
             raise UsageError(
                 f"cleaning rule '{rule.reason}': '{rule.when}' is not a condition on the columns of the table: "
-                f"{str(error).splitlines()[0]}",
+                f"{str(error).strip().splitlines()[0]}",
                 remedy=f"use SQL over {', '.join(frame.columns)}",
             ) from error
-        if kind != "boolean":
-            raise UsageError(f"cleaning rule '{rule.reason}': '{rule.when}' is {kind}, not a condition")
-        conditions[rule.reason] = condition
+        condition = F.coalesce(condition, F.lit(False))
+        conditions[rule.reason] = conditions[rule.reason] | condition if rule.reason in conditions else condition
     return conditions

@@ -1,4 +1,4 @@
-"""The configuration as typed sections. `conf/base.yaml` states the same defaults with their units; a test compares them.
+"""The configuration as typed sections. `conf/base.yaml` states the same defaults with units; a test compares them.
 
 Every section forbids unknown keys, so that a misspelt option is an error and never a silent default.
 """
@@ -197,8 +197,8 @@ class ModelSection(Section):
     short_kernel: PositiveInt = 4
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
     fused: bool = True
-    fusion_behaviours: PositiveInt = 20
-    fusion_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    fusion_behaviours: PositiveInt = 50
+    fusion_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
 
 
 class TrainingSection(Section):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recbatch.model.fusion import Fusion
 from recbatch.model.histories import Sequences
-from recbatch.model.neighbours import Fusion, Neighbours
+from recbatch.model.neighbours import Neighbours
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
 
@@ -28,7 +29,9 @@ def popularity(counts: Tensor, n_users: int, tie_rank: Tensor) -> Scores:
     return Scores(torch.zeros(n_users, 1), ItemMatrix(nothing, counts.float(), tie_rank))
 
 
-def cooccurrence(neighbours: Neighbours, histories: Sequences, behaviours: int, decay: float, tie_rank: Tensor) -> Scores:
+def cooccurrence(
+    neighbours: Neighbours, histories: Sequences, behaviours: int, decay: float, tie_rank: Tensor
+) -> Scores:
     """What the last `behaviours` behaviours of every user of `histories` lead to, items without a neighbour last."""
     n_items = len(tie_rank)
     nothing = torch.zeros(n_items, 1)

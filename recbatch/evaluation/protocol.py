@@ -1,4 +1,4 @@
-"""Ranking of all items for users whose later behaviour is known: lists through the scoring kernel, AUC from all scores."""
+"""Ranks all items for users whose later behaviour is known: lists through the scoring kernel, AUC from all scores."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ algorithms", ACM TOIS 2004).
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from recbatch.config.sections import NeighboursSection
@@ -22,20 +23,38 @@ from recbatch.tables import columns as c
 _SECONDS_A_DAY = 86_400.0
 
 
-def item_neighbours(behaviours: DataFrame, section: NeighboursSection, as_of: dt.datetime) -> DataFrame:
-    """The strongest `section.per_item` neighbours of every item; input as from `user_sequences.behaviours`.
+def item_neighbours(
+    behaviours: DataFrame, section: NeighboursSection, cuts: Mapping[str, dt.datetime]
+) -> dict[str, DataFrame]:
+    """The strongest `section.per_item` neighbours of every item as of each cut; input as from `behaviours`.
 
-    The number of pairs is at most `window` × the distinct (user, item) pairs of the log, and they are summed before
-    they are shuffled; no user's history is held in memory beyond its window.
+    Whether a pair counts depends on what came before it only, so the pairs are made once and every cut sums those
+    before it. There are at most `window` x the distinct (user, item) pairs of the log; no user's history is held in
+    memory beyond its window. Everything here is by source, so one shuffle by source serves sums, totals and ranking.
     """
-    # Everything below is by source, so one shuffle by source serves the sums, the totals and the ranking.
-    pairs = _pairs(behaviours, section, as_of).repartition("source")
-    counts = pairs.groupBy("source", "target").agg(F.sum("weight").alias("n")).localCheckpoint(eager=True)
+    sums = [
+        F.sum(F.when(F.col("time") < int(cut.timestamp()), _decay(section, cut))).alias(name)
+        for name, cut in cuts.items()
+    ]
+    pairs = _pairs(behaviours, section).repartition("source")
+    counts = pairs.groupBy("source", "target").agg(*sums).localCheckpoint(eager=True)
+    return {
+        name: _strongest(counts.where(F.col(name) > 0).select("source", "target", F.col(name).alias("n")), section)
+        for name in cuts
+    }
+
+
+def _decay(section: NeighboursSection, cut: dt.datetime) -> Column:
+    age_days = (F.lit(cut.timestamp()) - F.col("time")) / _SECONDS_A_DAY
+    return F.pow(F.lit(2.0), -age_days / section.half_life_days)
+
+
+def _strongest(counts: DataFrame, section: NeighboursSection) -> DataFrame:
+    """Damp the sums `n` of (source, target) by the totals of both, and keep the best of every source."""
     targets = counts.groupBy("target").agg(F.sum("n").alias("n_target"))
     of_source = Window.partitionBy("source")
     damped = F.col("n") / (
-        F.pow(F.sum("n").over(of_source), F.lit(section.source_power))
-        * F.pow("n_target", F.lit(section.target_power))
+        F.pow(F.sum("n").over(of_source), F.lit(section.source_power)) * F.pow("n_target", F.lit(section.target_power))
     )
     strongest = of_source.orderBy(F.desc("w"), F.xxhash64("target"))
     return (
@@ -53,15 +72,12 @@ def item_neighbours(behaviours: DataFrame, section: NeighboursSection, as_of: dt
     )
 
 
-def _pairs(behaviours: DataFrame, section: NeighboursSection, as_of: dt.datetime) -> DataFrame:
-    """(source, target, weight), one row a pair."""
+def _pairs(behaviours: DataFrame, section: NeighboursSection) -> DataFrame:
+    """(source, target, time), one row a pair; time is that of the target's event in epoch seconds."""
     mine = Window.partitionBy(c.USER_BUCKET, c.USER_ID)
     in_order = mine.orderBy(c.EVENT_TIME, "tie")
-    first = F.row_number().over(
-        Window.partitionBy(c.USER_BUCKET, c.USER_ID, c.ITEM_IDX).orderBy(c.EVENT_TIME, "tie")
-    )
+    first = F.row_number().over(Window.partitionBy(c.USER_BUCKET, c.USER_ID, c.ITEM_IDX).orderBy(c.EVENT_TIME, "tie"))
     before = F.collect_list(c.ITEM_IDX).over(in_order.rowsBetween(-section.window, -1))
-    age_days = (F.lit(as_of.timestamp()) - F.col(c.EVENT_TIME)) / _SECONDS_A_DAY
     return (
         behaviours.repartition(c.USER_BUCKET)
         .select(c.USER_BUCKET, c.USER_ID, c.ITEM_IDX, c.EVENT_TIME, "tie")
@@ -71,7 +87,7 @@ def _pairs(behaviours: DataFrame, section: NeighboursSection, as_of: dt.datetime
         .select(
             F.explode("before").alias("source"),
             F.col(c.ITEM_IDX).alias("target"),
-            F.pow(F.lit(2.0), -age_days / section.half_life_days).alias("weight"),
+            F.col(c.EVENT_TIME).alias("time"),
         )
         .where(F.col("source") != F.col("target"))
     )

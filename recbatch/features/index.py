@@ -8,7 +8,9 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 
-def new_entries(values: DataFrame, known: DataFrame | None, key: Sequence[str], number: str, *, first: int) -> DataFrame:
+def new_entries(
+    values: DataFrame, known: DataFrame | None, key: Sequence[str], number: str, *, first: int
+) -> DataFrame:
     """The rows of `values` that `known` lacks, numbered without holes after the entries of `known`.
 
     Args:

@@ -67,7 +67,9 @@ def attributes_as_of(
 _PRICE_ATTRIBUTE = ItemAttribute.model_validate({"source": ITEM_PRICE, "kind": "number"})
 
 
-def fit_numbers(described: DataFrame, attributes: Mapping[str, ItemAttribute], section: FeaturesSection) -> dict[str, Parameters]:
+def fit_numbers(
+    described: DataFrame, attributes: Mapping[str, ItemAttribute], section: FeaturesSection
+) -> dict[str, Parameters]:
     """Normalisation parameters of every numeric attribute, over the items of `attributes_as_of`."""
     names = number_fields(attributes)
     columns = described.select(*[F.col(c.NUMBERS)[name].alias(name) for name in names])
@@ -86,8 +88,10 @@ def item_features(
     values = described.select(c.ITEM_ID, F.explode(c.CATEGORIES).alias(c.FIELD, "values")).select(
         c.ITEM_ID, c.FIELD, F.explode("values").alias(c.VALUE)
     )
-    coded = values.join(category_index, on=[c.FIELD, c.VALUE]).groupBy(c.ITEM_ID).agg(
-        F.collect_list(F.struct(c.FIELD, c.CODE)).alias("_codes")
+    coded = (
+        values.join(category_index, on=[c.FIELD, c.VALUE])
+        .groupBy(c.ITEM_ID)
+        .agg(F.collect_list(F.struct(c.FIELD, c.CODE)).alias("_codes"))
     )
     numbers = [normalization.apply(F.col(c.NUMBERS)[name], parameters[name]) for name in parameters]
     rows = (

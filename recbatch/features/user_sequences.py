@@ -17,14 +17,8 @@ def user_bucket(buckets: int) -> Column:
     return F.pmod(F.xxhash64(c.USER_ID), F.lit(buckets)).cast("int")
 
 
-def behaviours(
-    events: DataFrame,
-    item_index: DataFrame,
-    event_types: Sequence[str],
-    parameters: Mapping[str, Parameters],
-    buckets: int,
-) -> DataFrame:
-    """One row an event, in the internal form: item_idx, event-type code, epoch seconds, normalised numbers.
+def behaviours(events: DataFrame, item_index: DataFrame, event_types: Sequence[str], buckets: int) -> DataFrame:
+    """One row an event, in the internal form: item_idx, event-type code, epoch seconds; price and quantity as they are.
 
     `tie` orders what happened in the same second, by a hash: the order of ids must not reach the model.
     """
@@ -35,8 +29,8 @@ def behaviours(
         c.ITEM_IDX,
         F.element_at(codes, F.col(c.EVENT_TYPE)).alias(c.EVENT_TYPE),
         F.unix_timestamp(c.EVENT_TIME).alias(c.EVENT_TIME),
-        normalization.apply(F.col(c.PRICE), parameters[c.PRICE]).alias(c.PRICE),
-        normalization.apply(F.col(c.QUANTITY), parameters[c.QUANTITY]).alias(c.QUANTITY),
+        c.PRICE,
+        c.QUANTITY,
         F.xxhash64(c.USER_ID, c.ITEM_ID, c.EVENT_TIME, c.EVENT_TYPE, c.BASKET_ID, c.QUERY).alias("tie"),
     )
 
@@ -44,25 +38,25 @@ def behaviours(
 _PARTS = (c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME, c.PRICE, c.QUANTITY)
 
 
-def sequences(rows: DataFrame, length: int) -> DataFrame:
+def sequences(rows: DataFrame, parameters: Mapping[str, Parameters], length: int) -> DataFrame:
     """The last `length` behaviours of every user and all items the user has seen; input as from `behaviours`.
 
-    One shuffle, by bucket: the window and the aggregation below it find the rows where they are.
+    Price and quantity are normalised by `parameters`. One shuffle, by bucket: the window and the aggregation below it
+    find the rows where they are.
     """
     order = [c.EVENT_TIME, "tie"]
     newest_first = Window.partitionBy(c.USER_BUCKET, c.USER_ID).orderBy(*[F.desc(name) for name in order])
     recent = F.when(F.col("_age") <= length, F.struct(*order, *[name for name in _PARTS if name not in order]))
     grouped = (
-        rows.repartition(c.USER_BUCKET)
+        rows.withColumns({name: normalization.apply(F.col(name), parameters[name]) for name in (c.PRICE, c.QUANTITY)})
+        .repartition(c.USER_BUCKET)
         .withColumn("_age", F.row_number().over(newest_first))
         .groupBy(c.USER_BUCKET, c.USER_ID)
         .agg(
             F.array_sort(F.collect_list(recent)).alias("_recent"), F.array_sort(F.collect_set(c.ITEM_IDX)).alias(c.SEEN)
         )
     )
-    return grouped.select(
-        c.USER_ID, c.USER_BUCKET, *[F.col(f"_recent.{name}").alias(name) for name in _PARTS], c.SEEN
-    )
+    return grouped.select(c.USER_ID, c.USER_BUCKET, *[F.col(f"_recent.{name}").alias(name) for name in _PARTS], c.SEEN)
 
 
 def targets(rows: DataFrame) -> DataFrame:

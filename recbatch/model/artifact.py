@@ -20,7 +20,8 @@ from safetensors.torch import save as write_tensors
 from recbatch import __version__
 from recbatch.config.sections import ModelSection
 from recbatch.errors import ModelError
-from recbatch.model.neighbours import Fusion, Neighbours
+from recbatch.model.fusion import Fusion
+from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender, Shape
 from recbatch.ranking.csr import Csr
 

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from recbatch.model.fusion import Fusion
 from recbatch.model.histories import Sequences
 from recbatch.ranking.csr import Csr
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """The weight of co-occurrence: addition(u, i) = lam * log(1 + c(u, i) / eps), c from the last `behaviours`.
-
-    c(u, i) = Σ over the user's last `behaviours` behaviours h of decay^(position from the end) * w(h -> i).
-    """
-
-    lam: float
-    eps: float
-    behaviours: int
-    decay: float
 
 
 class Neighbours:

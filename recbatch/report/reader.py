@@ -34,7 +34,9 @@ class WarehouseReader:
         except (DeltaError, OSError) as error:
             raise InputContractError(f"table '{name}' in {self.root} cannot be read: {error}") from error
 
-    def rows(self, name: str, *, columns: list[str] | None = None, filters: list[Filter] | None = None) -> list[dict[str, Any]]:
+    def rows(
+        self, name: str, *, columns: list[str] | None = None, filters: list[Filter] | None = None
+    ) -> list[dict[str, Any]]:
         """The same as Python rows, for tables that are small after filtering."""
         found: list[dict[str, Any]] = self.read(name, columns=columns, filters=filters).to_pylist()
         return found

@@ -65,7 +65,9 @@ def _rows(run: dict[str, Any]) -> str:
         return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or run[c.MESSAGE]
     lines = run[c.MESSAGE].split("; ")
     reasons = sorted((name, count) for name, count in counts.items() if ":reason:" in name)
-    return "\n".join([*lines, *(f"  {name.replace(':reason:', ' rejected for ')}: {count:,}" for name, count in reasons)])
+    return "\n".join(
+        [*lines, *(f"  {name.replace(':reason:', ' rejected for ')}: {count:,}" for name, count in reasons)]
+    )
 
 
 def _metrics(reader: WarehouseReader) -> list[Table]:
@@ -101,7 +103,10 @@ def _cell(row: dict[str, Any] | None) -> str:
 
 def _release(reader: WarehouseReader, runs: dict[str, dict[str, Any]]) -> Panel:
     latest = max(reader.rows(schemas.RELEASES.name), key=lambda row: row[c.PUBLISHED_AT])
-    lines = [f"release [bold]{latest[c.RELEASE_ID]}[/bold], model {latest[c.MODEL_VERSION]}, as of {latest[c.AS_OF]:%Y-%m-%d}"]
+    lines = [
+        f"release [bold]{latest[c.RELEASE_ID]}[/bold], model {latest[c.MODEL_VERSION]}",
+        f"as of {latest[c.AS_OF]:%Y-%m-%d %H:%M} UTC",
+    ]
     if "score" in runs:
         lines.append(runs["score"][c.MESSAGE])
     lines += [

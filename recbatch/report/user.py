@@ -31,9 +31,7 @@ def show_user(console: Console, reader: WarehouseReader, user_id: str, limit: in
     if not known:
         lists = reader.rows(schemas.DEFAULT_RECOMMENDATIONS.name)
     lists = sorted(lists, key=lambda row: row[c.RANK])[:limit]
-    events = reader.rows(
-        schemas.EVENTS.name, columns=[c.ITEM_ID, c.EVENT_TIME], filters=[(c.USER_ID, "=", user_id)]
-    )
+    events = reader.rows(schemas.EVENTS.name, columns=[c.ITEM_ID, c.EVENT_TIME], filters=[(c.USER_ID, "=", user_id)])
     times = Counter(row[c.ITEM_ID] for row in events)
     last = {row[c.ITEM_ID]: row[c.EVENT_TIME] for row in sorted(events, key=lambda row: row[c.EVENT_TIME])}
     favourites = sorted(times, key=lambda item: (times[item], last[item]), reverse=True)[:limit]
@@ -51,9 +49,10 @@ def some_user(reader: WarehouseReader) -> str:
         InputContractError: nothing is published yet.
     """
     table = reader.read(schemas.RECOMMENDATIONS.name, columns=[c.USER_ID], filters=[(c.USER_BUCKET, "=", 0)])
-    users = table[c.USER_ID].unique().to_pylist() or reader.read(
-        schemas.RECOMMENDATIONS.name, columns=[c.USER_ID]
-    )[c.USER_ID].unique().to_pylist()
+    users = (
+        table[c.USER_ID].unique().to_pylist()
+        or reader.read(schemas.RECOMMENDATIONS.name, columns=[c.USER_ID])[c.USER_ID].unique().to_pylist()
+    )
     if not users:
         raise InputContractError("table 'recommendations' has no rows", remedy="run `recbatch run`")
     return str(min(users))
@@ -93,7 +92,7 @@ def _recommendations(user_id: str, rows: list[dict[str, Any]], titles: dict[str,
     table.add_column("score", justify="right", style="dim")
     table.add_column("why")
     for row in rows:
-        because = row.get(c.BECAUSE_ITEM_ID)
+        because = row.get(c.BECAUSE_ITEM_ID) or ""
         why = _REASONS.get(row[c.REASON], row[c.REASON]).format(because=titles.get(because, because))
         table.add_row(str(row[c.RANK]), titles.get(row[c.ITEM_ID], row[c.ITEM_ID]), f"{row[c.SCORE]:.3f}", why)
     return table

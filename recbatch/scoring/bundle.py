@@ -13,6 +13,7 @@ from safetensors.torch import save as write_tensors
 from torch import Tensor
 
 from recbatch.model.artifact import Artifact, pack, unpack
+from recbatch.model.fusion import Popularity
 from recbatch.model.histories import Sequences
 from recbatch.model.items import ItemFeatures
 from recbatch.ranking.topk import ItemMatrix
@@ -39,15 +40,18 @@ class Scorer:
         cls,
         artifact: Artifact,
         features: ItemFeatures,
+        popularity: Popularity,
         item_ids: list[str],
         eligible: NDArray[np.bool_],
         sample: Sequences,
     ) -> Scorer:
-        """Compute the item vectors once, and the model's kappa on the histories of some users.
+        """Compute the items' vectors and biases once, and the model's kappa on the histories of some users.
 
         Ties are broken by item id in UTF-8 byte order, never by item_idx.
         """
         vectors, bias = artifact.model.item_vectors(features)
+        if artifact.fusion is not None:
+            bias = artifact.fusion.bias(bias, popularity)
         return cls(
             artifact,
             ItemMatrix(vectors, bias, _tie_rank(item_ids)),

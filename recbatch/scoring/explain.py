@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recbatch.model.fusion import Fusion
 from recbatch.model.histories import Sequences
-from recbatch.model.neighbours import Fusion, Neighbours
+from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender, user_vectors
 from recbatch.ranking.topk import TopK
 

@@ -41,7 +41,11 @@ _loaded: dict[str, Scorer] = {}
 
 
 def recommend(
-    sequences: DataFrame, files: Broadcast[dict[str, bytes]], model_version: str, section: ScoringSection, partitions: int
+    sequences: DataFrame,
+    files: Broadcast[dict[str, bytes]],
+    model_version: str,
+    section: ScoringSection,
+    partitions: int,
 ) -> DataFrame:
     """`section.k` rows a user: the exact best items over all eligible ones, with score and reason.
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recbatch.cleaning.duplicates import ACCEPTED, EXACT_DUPLICATE, KEY_DUPLICATE, OUTCOME, REJECTED, outcome_counts
 from recbatch.cleaning.events import finish_events, parse_events
 from recbatch.cleaning.items import finish_items, items_of_log, parse_items
-from recbatch.cleaning.raw import explain_read_failure
+from recbatch.cleaning.raw import READ_FAILURES, explain_read_failure
 from recbatch.cleaning.rules import as_array
 from recbatch.context import StageContext
 from recbatch.errors import InputContractError
@@ -54,7 +53,7 @@ def _judge(
     try:
         # Two tables are written from this pass; without the checkpoint each write would parse the files again.
         judged = rows.observe(observed, first, *others).localCheckpoint(eager=True)
-    except PySparkException as error:
+    except READ_FAILURES as error:
         raise explain_read_failure(error, path) from error
     found = {key: int(value) for key, value in observed.get.items() if value or not key.startswith("reason:")}
     counts |= {f"{name}:{key}": value for key, value in found.items()}

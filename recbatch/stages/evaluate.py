@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import torch
 from pyspark.sql import functions as F
 
+from recbatch.allocator import keep_freed_memory
 from recbatch.context import StageContext
 from recbatch.errors import GateFailedError, InputContractError
 from recbatch.evaluation import baselines
@@ -23,10 +24,10 @@ from recbatch.model.items import ItemFeatures
 from recbatch.model.recommender import user_vectors
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
+from recbatch.stages.inputs import CHAMPION, EVALUATION, REJECTED, load_artifact, read_popularity, sampled_buckets
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
-from recbatch.stages.inputs import CHAMPION, EVALUATION, REJECTED, load_artifact, read_popularity, sampled_buckets
 from recbatch.tables.ledger import StageResult
 
 PRIMARY = "ndcg@10"
@@ -52,6 +53,7 @@ def evaluate(context: StageContext) -> StageResult:
         GateFailedError: the candidate is rejected and there is no earlier champion to score with.
         ModelError: the artifact does not fit the tables.
     """
+    keep_freed_memory()
     candidate = _candidate(context)
     loaded, features, tie_rank = _load(context, candidate)
     histories, seen, targets = _users(context)

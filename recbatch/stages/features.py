@@ -41,8 +41,6 @@ class Snapshot:
     user_sequences: TableSpec
     item_features: TableSpec
     normalization: TableSpec
-    item_neighbours: TableSpec
-    item_popularity: TableSpec
 
 
 def build_features(context: StageContext) -> StageResult:
@@ -69,8 +67,6 @@ def build_features(context: StageContext) -> StageResult:
         schemas.USER_SEQUENCES,
         schemas.ITEM_FEATURES,
         schemas.NORMALIZATION,
-        schemas.ITEM_NEIGHBOURS,
-        schemas.ITEM_POPULARITY,
     )
     evaluation = Snapshot(
         "evaluation",
@@ -78,18 +74,16 @@ def build_features(context: StageContext) -> StageResult:
         schemas.EVALUATION_USER_SEQUENCES,
         schemas.EVALUATION_ITEM_FEATURES,
         schemas.EVALUATION_NORMALIZATION,
-        schemas.EVALUATION_ITEM_NEIGHBOURS,
-        schemas.EVALUATION_ITEM_POPULARITY,
     )
+    known = events.where(F.col(c.EVENT_TIME) < F.lit(as_of))
+    index, types = tables.read(schemas.ITEM_INDEX), context.config.input.events.types()
+    rows = behaviours(known, index, types, section.buckets).localCheckpoint(eager=True)
     for snapshot in (release, evaluation):
         context.progress.notify(f"features as of {snapshot.as_of:%Y-%m-%d} ({snapshot.name})")
-        rows = _write_snapshot(context, snapshot, events, items)
-        if snapshot is release:
-            later = rows.where(F.col(c.EVENT_TIME) >= int(test_cut.timestamp()))
-            tables.replace(schemas.EVALUATION_TARGETS, targets(later), context.transaction)
-        else:
-            _write_validation(context, rows, validation_cut)
-    _write_snapshots(context, {"release": as_of, "evaluation": test_cut, "validation": validation_cut})
+        _write_snapshot(context, snapshot, rows, known, items)
+    later = rows.where(F.col(c.EVENT_TIME) >= int(test_cut.timestamp()))
+    tables.replace(schemas.EVALUATION_TARGETS, targets(later), context.transaction)
+    _write_priors(context, rows, {"release": as_of, "evaluation": test_cut, "validation": validation_cut})
     return StageResult(row_counts=_row_counts(context), message=f"as of {as_of:%Y-%m-%d %H:%M} UTC")
 
 
@@ -123,32 +117,20 @@ def _extend_indices(context: StageContext, items: DataFrame) -> None:
         context.tables.append(spec, fresh.withColumn(c.RUN_ID, F.lit(context.run_id)), context.transaction)
 
 
-def _write_snapshot(context: StageContext, snapshot: Snapshot, events: DataFrame, items: DataFrame) -> DataFrame:
-    """Write the four tables of one cut and return the behaviours up to it (of the release: all of them)."""
-    config, tables = context.config, context.tables
-    past = events.where(F.col(c.EVENT_TIME) < F.lit(snapshot.as_of))
-    event_parameters = normalization.fit(
-        past, {c.PRICE: config.features.price, c.QUANTITY: config.features.quantity}
-    )
-    rows = behaviours(
-        past, tables.read(schemas.ITEM_INDEX), config.input.events.types(), event_parameters, config.features.buckets
-    )
-    rows = rows.localCheckpoint(eager=True)
-    write = context.transaction
-    tables.replace(snapshot.user_sequences, sequences(rows, config.features.sequence_length), write)
-    tables.replace(
-        snapshot.item_neighbours, item_neighbours(rows, config.features.neighbours, snapshot.as_of), write
-    )
-    popularity = item_popularity(rows, snapshot.as_of, config.features.recent_days)
-    tables.replace(snapshot.item_popularity, popularity, write)
-    attributes = config.input.items.attributes if config.input.items is not None else {}
-    item_parameters = _write_item_features(context, snapshot, past, items, attributes)
-    tables.replace(
-        snapshot.normalization,
-        _parameter_rows(context, snapshot, {"events": event_parameters, "items": item_parameters}),
-        write,
-    )
-    return rows
+def _write_snapshot(
+    context: StageContext, snapshot: Snapshot, rows: DataFrame, events: DataFrame, items: DataFrame
+) -> None:
+    """Write what one cut knows of users and items, each normalised by parameters fitted before the cut."""
+    section, tables = context.config.features, context.tables
+    past = rows.where(F.col(c.EVENT_TIME) < int(snapshot.as_of.timestamp()))
+    event_parameters = normalization.fit(past, {c.PRICE: section.price, c.QUANTITY: section.quantity})
+    lists = sequences(past, event_parameters, section.sequence_length)
+    tables.replace(snapshot.user_sequences, lists, context.transaction)
+    known = events.where(F.col(c.EVENT_TIME) < F.lit(snapshot.as_of))
+    attributes = context.config.input.items.attributes if context.config.input.items is not None else {}
+    item_parameters = _write_item_features(context, snapshot, known, items, attributes)
+    parameters = _parameter_rows(context, snapshot, {"events": event_parameters, "items": item_parameters})
+    tables.replace(snapshot.normalization, parameters, context.transaction)
 
 
 def _write_item_features(
@@ -174,14 +156,25 @@ def _write_item_features(
     return parameters
 
 
-def _write_validation(context: StageContext, past: DataFrame, cut: dt.datetime) -> None:
-    """Neighbours and popularity as of the validation cut: their weights are fitted on what they could not know."""
+def _write_priors(context: StageContext, rows: DataFrame, cuts: Mapping[str, dt.datetime]) -> None:
+    """Neighbours and popularity as of every cut, and the cuts themselves.
+
+    The validation cut has no other table: the weights of the score are fitted on what these two could not know.
+    """
     section = context.config.features
-    known = past.where(F.col(c.EVENT_TIME) < int(cut.timestamp()))
-    neighbours = item_neighbours(known, section.neighbours, cut)
-    context.tables.replace(schemas.VALIDATION_ITEM_NEIGHBOURS, neighbours, context.transaction)
-    popularity = item_popularity(known, cut, section.recent_days)
-    context.tables.replace(schemas.VALIDATION_ITEM_POPULARITY, popularity, context.transaction)
+    neighbours = item_neighbours(rows, section.neighbours, cuts)
+    for name, neighbour_table, popularity_table in (
+        ("release", schemas.ITEM_NEIGHBOURS, schemas.ITEM_POPULARITY),
+        ("evaluation", schemas.EVALUATION_ITEM_NEIGHBOURS, schemas.EVALUATION_ITEM_POPULARITY),
+        ("validation", schemas.VALIDATION_ITEM_NEIGHBOURS, schemas.VALIDATION_ITEM_POPULARITY),
+    ):
+        past = rows.where(F.col(c.EVENT_TIME) < int(cuts[name].timestamp()))
+        popularity = item_popularity(past, cuts[name], section.recent_days)
+        context.tables.replace(popularity_table, popularity, context.transaction)
+        context.tables.replace(neighbour_table, neighbours[name], context.transaction)
+    stamps = [(name, as_of, context.run_id) for name, as_of in cuts.items()]
+    frame = context.spark.createDataFrame(stamps, schemas.SNAPSHOTS.schema)
+    context.tables.replace(schemas.SNAPSHOTS, frame, context.transaction)
 
 
 def _parameter_rows(
@@ -193,12 +186,6 @@ def _parameter_rows(
         for column, one in parameters.items()
     ]
     return context.spark.createDataFrame(rows, schemas.NORMALIZATION.schema)
-
-
-def _write_snapshots(context: StageContext, cuts: Mapping[str, dt.datetime]) -> None:
-    rows = [(name, as_of, context.run_id) for name, as_of in cuts.items()]
-    frame = context.spark.createDataFrame(rows, schemas.SNAPSHOTS.schema)
-    context.tables.replace(schemas.SNAPSHOTS, frame, context.transaction)
 
 
 def _row_counts(context: StageContext) -> dict[str, int]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +11,16 @@ from pyspark.sql import functions as F
 
 from recbatch.context import StageContext
 from recbatch.errors import ModelError
-from recbatch.model import artifact
 from recbatch.model.histories import Sequences
 from recbatch.model.items import ItemFeatures
 from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.defaults import default_recommendations
 from recbatch.scoring.recommend import recommend
+from recbatch.stages.inputs import CHAMPION, RELEASE, load_artifact, read_popularity, snapshot_times
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
-from recbatch.tables.files import download_folder
 from recbatch.tables.ledger import StageResult
-
-CHAMPION = "champion"
 
 
 def score(context: StageContext) -> StageResult:
@@ -62,24 +57,17 @@ def score(context: StageContext) -> StageResult:
 
 
 def load_scorer(context: StageContext, path: str) -> Scorer:
-    """The artifact at `path` made ready for the items of `item_features`.
-
-    Raises:
-        ModelError: the folder is missing, damaged, or made for other items.
-    """
+    """The artifact at `path` made ready for the items of `item_features`. Raises ModelError as `load_artifact` does."""
     features = read_arrow(context.tables, schemas.ITEM_FEATURES).sort_by(c.ITEM_IDX)
     item_ids = features[c.ITEM_ID].to_pylist()
-    with tempfile.TemporaryDirectory(prefix="recbatch-score-") as scratch:
-        folder = Path(scratch) / "model"
-        try:
-            download_folder(context.spark, path, folder)
-        except FileNotFoundError as error:
-            raise ModelError(
-                f"model folder '{path}' does not exist", remedy="restore it, or run `recbatch train`"
-            ) from error
-        loaded = artifact.load(folder, item_ids)
-    eligible = np.asarray(features[c.ELIGIBLE].to_pylist(), dtype=np.bool_)
-    return Scorer.create(loaded, ItemFeatures.from_arrow(features), item_ids, eligible, _sample(context))
+    return Scorer.create(
+        load_artifact(context.spark, path, item_ids),
+        ItemFeatures.from_arrow(features),
+        read_popularity(context.tables, schemas.ITEM_POPULARITY, len(item_ids)),
+        item_ids,
+        np.asarray(features[c.ELIGIBLE].to_pylist(), dtype=np.bool_),
+        _sample(context),
+    )
 
 
 def _sample(context: StageContext) -> Sequences:
@@ -108,8 +96,7 @@ def _partitions(context: StageContext) -> int:
 
 
 def _stamped(context: StageContext, rows: DataFrame, model: dict[str, Any]) -> DataFrame:
-    snapshots = read_arrow(context.tables, schemas.SNAPSHOTS).to_pylist()
-    as_of = next(row[c.AS_OF] for row in snapshots if row[c.SNAPSHOT] == "release")
+    as_of = snapshot_times(context.tables)[RELEASE]
     return rows.withColumns(
         {c.MODEL_VERSION: F.lit(model[c.MODEL_VERSION]), c.AS_OF: F.lit(as_of), c.RUN_ID: F.lit(context.run_id)}
     )

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
+from recbatch.allocator import keep_freed_memory
 from recbatch.context import StageContext
 from recbatch.model import artifact
 from recbatch.model.artifact import Artifact
+from recbatch.model.fusion import Fusion
 from recbatch.model.items import ItemFeatures
-from recbatch.model.neighbours import Fusion, Neighbours
+from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender
+from recbatch.stages.inputs import (
+    EVALUATION,
+    RELEASE,
+    VALIDATION,
+    read_popularity,
+    sampled_buckets,
+    snapshot_times,
+)
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import export_buckets, read_arrow
@@ -26,9 +34,6 @@ from recbatch.training.dataset import open_sequences
 from recbatch.training.fusion import FusionResult, fit_fusion
 from recbatch.training.trainer import FitResult, Inputs, fit, refit, threads
 from recbatch.training.validation import Validation, Window
-
-EVALUATION = "evaluation"
-RELEASE = "release"
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,14 @@ def train(context: StageContext) -> StageResult:
     Raises:
         ModelError: there is too little to learn from, or the training diverged.
     """
+    keep_freed_memory()
     config = context.config
-    cuts = snapshot_times(context)
+    cuts = snapshot_times(context.tables)
     version = f"{cuts[RELEASE]:%Y%m%d}-{context.transaction.version:04d}"
     with tempfile.TemporaryDirectory(prefix="recbatch-train-") as scratch:
         past = _catalogue(context, schemas.EVALUATION_ITEM_FEATURES, schemas.EVALUATION_ITEM_NEIGHBOURS)
         inputs = _inputs(context, schemas.EVALUATION_USER_SEQUENCES, past, Path(scratch) / EVALUATION)
-        window = Window(int(cuts["validation"].timestamp()), int(cuts[EVALUATION].timestamp()))
+        window = Window(int(cuts[VALIDATION].timestamp()), int(cuts[EVALUATION].timestamp()))
         fitted = fit(inputs, config.model, config.training, config.seed, window, _Bar(context, "fit"))
         fused = _fuse(context, inputs, fitted, past, window)
         metrics = {
@@ -71,25 +77,11 @@ def train(context: StageContext) -> StageResult:
     frame = context.spark.createDataFrame([row], schemas.CANDIDATES.schema)
     context.tables.append(schemas.CANDIDATES, frame, context.transaction)
     return StageResult(
-        row_counts={"buckets": len(sampled_buckets(context))},
+        row_counts={"buckets": len(sampled_buckets(context.config))},
         figures=metrics | {"final_loss": fitted.curve[-1].loss},
         message=f"model {version}: {fitted.loss} softmax, {fitted.epochs} epochs, "
         f"validation NDCG@10 {metrics['validation_ndcg@10']:.4f}",
     )
-
-
-def snapshot_times(context: StageContext) -> dict[str, dt.datetime]:
-    """The moments that the features were made for, by snapshot name."""
-    rows = read_arrow(context.tables, schemas.SNAPSHOTS).to_pylist()
-    return {row[c.SNAPSHOT]: row[c.AS_OF] for row in rows}
-
-
-def sampled_buckets(context: StageContext) -> list[int]:
-    """The buckets whose users come to the driver: a seeded sample of `training.sample_share` of them."""
-    buckets = context.config.features.buckets
-    size = max(1, round(context.config.training.sample_share * buckets))
-    chosen = np.random.default_rng(context.config.seed).permutation(buckets)[:size]
-    return sorted(int(bucket) for bucket in chosen)
 
 
 def _catalogue(context: StageContext, features: TableSpec, neighbours: TableSpec) -> _Catalogue:
@@ -102,21 +94,22 @@ def _catalogue(context: StageContext, features: TableSpec, neighbours: TableSpec
 
 
 def _inputs(context: StageContext, sequences: TableSpec, catalogue: _Catalogue, folder: Path) -> Inputs:
-    buckets = sampled_buckets(context)
+    buckets = sampled_buckets(context.config)
     context.progress.notify(f"sampling {len(buckets)} of {context.config.features.buckets} buckets of {sequences.name}")
     files = export_buckets(context.tables, sequences, buckets, folder)
     return Inputs(files, catalogue.features, len(context.config.input.events.types()))
 
 
 def _fuse(context: StageContext, inputs: Inputs, fitted: FitResult, past: _Catalogue, window: Window) -> FusionResult:
-    """Fit the weight of co-occurrence against neighbours that do not know the validation window either."""
+    """Fit the weights of the score with neighbours and popularity that do not know the validation window either."""
     config = context.config
+    popularity = read_popularity(context.tables, schemas.VALIDATION_ITEM_POPULARITY, len(past.features))
     before = read_arrow(context.tables, schemas.VALIDATION_ITEM_NEIGHBOURS)
     new_only = config.training.targets == "new"
     with threads(config.training.threads):
         validation = Validation(open_sequences(inputs.files), window, new_only, len(past.features), config.seed)
         neighbours = Neighbours.from_arrow(before, len(past.features))
-        return fit_fusion(fitted.model, past.features, neighbours, validation, config.model)
+        return fit_fusion(fitted.model, past.features, neighbours, popularity, validation, config.model)
 
 
 def _save(

@@ -1,1 +1,1 @@
-"""Names, schemas and storage of every table: the contract between the stages and with the readers of published tables."""
+"""Names, schemas and storage of every table: the contract between stages and with readers of published tables."""

@@ -37,7 +37,7 @@ def list_files(spark: SparkSession, path: str) -> list[tuple[str, int, int]]:
 
 
 def file_system(spark: SparkSession, path: JavaObject) -> Any:
-    return path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())  # type: ignore[union-attr]
+    return path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
 
 
 def _jvm(spark: SparkSession) -> Any:
@@ -54,21 +54,23 @@ def file_header(spark: SparkSession, path: str, size: int) -> bytes:
     """The first `size` bytes of a text file, decompressed where its name says that it is compressed."""
     jvm = _jvm(spark)
     file = hadoop_path(spark, path)
-    configuration = spark.sparkContext._jsc.hadoopConfiguration()  # type: ignore[union-attr]
+    configuration = spark.sparkContext._jsc.hadoopConfiguration()
     stream = file_system(spark, file).open(file)
     try:
         codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(configuration).getCodec(file)
         opened = stream if codec is None else codec.createInputStream(stream)
-        return bytes(jvm.org.apache.commons.io.IOUtils.toByteArray(
-            jvm.org.apache.commons.io.input.BoundedInputStream(opened, size)
-        ))
+        return bytes(
+            jvm.org.apache.commons.io.IOUtils.toByteArray(
+                jvm.org.apache.commons.io.input.BoundedInputStream(opened, size)
+            )
+        )
     finally:
         stream.close()
 
 
 def parquet_columns(spark: SparkSession, path: str) -> list[str]:
     """The top-level column names in the footer of a Parquet file."""
-    configuration = spark.sparkContext._jsc.hadoopConfiguration()  # type: ignore[union-attr]
+    configuration = spark.sparkContext._jsc.hadoopConfiguration()
     reader = _jvm(spark).org.apache.parquet.hadoop.ParquetFileReader
     footer = reader.readFooter(configuration, hadoop_path(spark, path))
     return [field.getName() for field in footer.getFileMetaData().getSchema().getFields()]

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-
 from recbatch import __version__
 from recbatch.tables import columns as c
 from recbatch.tables.schemas import RUNS
@@ -141,6 +140,4 @@ def _maps(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _now() -> dt.datetime:
     # The ledger records when work was done; nothing that is computed depends on it.
-    return dt.datetime.now(dt.timezone.utc)
-
-
+    return dt.datetime.now(dt.UTC)

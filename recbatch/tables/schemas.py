@@ -38,7 +38,9 @@ class TableSpec:
     published: bool = False
 
 
-def _spec(name: str, *, partition_by: tuple[str, ...] = (), published: bool = False, **columns: t.DataType) -> TableSpec:
+def _spec(
+    name: str, *, partition_by: tuple[str, ...] = (), published: bool = False, **columns: t.DataType
+) -> TableSpec:
     return TableSpec(name, _struct(**columns), partition_by, published)
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from recbatch.config.sections import ModelSection
 from recbatch.errors import ModelError
 from recbatch.model.artifact import DESCRIPTION, NEIGHBOURS, WEIGHTS, Artifact, hash_item_ids, load, pack, save, unpack
-from recbatch.model.neighbours import Fusion, Neighbours
+from recbatch.model.fusion import Fusion
+from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender, Shape
 from recbatch.ranking.csr import Csr
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbatch.model.histories import Sequences
-from recbatch.model.neighbours import Fusion, Neighbours
+from recbatch.model.fusion import Fusion
+from recbatch.model.neighbours import Neighbours
 
 N_ITEMS = 12
 

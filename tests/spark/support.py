@@ -1,0 +1,92 @@
+"""What the Spark tests share: raw files on disk, configurations, and stages run as the runner runs them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from recbatch.cleaning.events import parse_events
+from recbatch.config.sections import CleaningSection, Config, EventsInput, ItemsInput
+from recbatch.context import Progress, StageContext
+from recbatch.tables.schemas import TableSpec
+from recbatch.tables.store import TableStore, Transaction
+
+EVENT_COLUMNS = ["user", "item", "time", "type", "qty", "price", "weight", "basket", "query"]
+EVENT_MAPPING: dict[str, Any] = {
+    "user_id": "user",
+    "item_id": "item",
+    "event_time": "time",
+    "event_type": "type",
+    "quantity": "qty",
+    "price": "price",
+    "weight": "weight",
+    "basket_id": "basket",
+    "query": "query",
+}
+EVENT_TYPES = {"buy": "purchase", "look": "view"}
+Row = Mapping[str, Any]
+
+
+def events_input(path: Path | str, **changes: Any) -> EventsInput:
+    return EventsInput.model_validate(
+        {"path": str(path), "columns": EVENT_MAPPING, "event_types": EVENT_TYPES} | changes
+    )
+
+
+def event(**changes: str) -> dict[str, str]:
+    """A raw event that nothing is wrong with."""
+    row = {"user": "u1", "item": "i1", "time": "2024-03-01 10:00:00", "type": "buy", "qty": "1", "price": "2.5"}
+    return dict.fromkeys(EVENT_COLUMNS, "") | row | changes
+
+
+def csv_text(rows: Sequence[Row], columns: Sequence[str] = EVENT_COLUMNS) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(file: Path, rows: Sequence[Row], columns: Sequence[str] = EVENT_COLUMNS) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(csv_text(rows, columns), encoding="utf-8")
+    return file
+
+
+def judged(
+    spark: SparkSession,
+    source: EventsInput,
+    cleaning: CleaningSection | None = None,
+    known_items: DataFrame | None = None,
+) -> list[dict[str, Any]]:
+    """Every row of the log with its values, `reasons` as a list, and `outcome`."""
+    rows, _ = parse_events(spark, source, cleaning or CleaningSection(), known_items, 10)
+    found = [row.asDict(recursive=True) for row in rows.collect()]
+    return [row | {"reasons": row["reasons"].split(",") if row["reasons"] else []} for row in found]
+
+
+def make_config(
+    warehouse: Path, events: EventsInput, items: ItemsInput | None = None, **sections: Mapping[str, Any]
+) -> Config:
+    return Config.model_validate({"warehouse": str(warehouse), "input": {"events": events, "items": items}} | sections)
+
+
+def make_context(spark: SparkSession, config: Config, *, version: int = 1, as_of: Any = None) -> StageContext:
+    return StageContext(
+        spark,
+        config,
+        TableStore(spark, config.warehouse),
+        f"run-{version}",
+        Transaction("tests", version),
+        as_of,
+        Progress(lambda _: None, lambda *_: None),
+    )
+
+
+def rows_of(context: StageContext, spec: TableSpec) -> list[dict[str, Any]]:
+    return [row.asDict(recursive=True) for row in context.tables.read(spec).collect()]
