@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from recbatch import __version__
 from recbatch.config import Config, load_config
-from recbatch.errors import EXIT_DONE, EXIT_NOTHING_TO_DO, EXIT_UNEXPECTED, RecbatchError, UsageError
+from recbatch.errors import EXIT_DONE, EXIT_NOTHING_TO_DO, RecbatchError, UsageError
 from recbatch.operations.doctor import check
 from recbatch.report.findings import print_findings
 from recbatch.report.progress import ConsoleProgress
@@ -29,9 +30,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="From a raw behaviour log to published recommendation tables, as Spark jobs over Delta tables.",
     epilog="Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 gate failed, 4 input contract broken, "
-    "5 another run holds the lock, 99 nothing to do.",
+    "99 nothing to do.",
 )
-console = Console()
+# A log file has no width of its own; 80 columns would break the tables.
+console = Console(width=None if sys.stdout.isatty() else 120)
 errors = Console(stderr=True)
 
 ConfigFiles = Annotated[
@@ -179,16 +181,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its documented code; a mistake of the user's is one message."""
     _add_stage_commands()
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-    except typer.Exit as stop:
-        code = stop.exit_code
+        app(args=None if arguments is None else list(arguments))
     except RecbatchError as error:
-        errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        errors.print("interrupted; run the same command again to take up the work")
-        code = EXIT_UNEXPECTED
-    sys.exit(code or EXIT_DONE)
+        errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

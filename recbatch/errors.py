@@ -38,12 +38,6 @@ class InputContractError(RecbatchError):
     exit_code = 4
 
 
-class LockedError(RecbatchError):
-    """Another run holds the lease on the warehouse."""
-
-    exit_code = 5
-
-
 class ModelError(RecbatchError):
     """A model artifact does not load, does not fit its tables, or produced values that are not finite."""
 

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from recbatch.cleaning import parsing, rules
 from recbatch.cleaning.duplicates import mark_outcome
 from recbatch.cleaning.raw import read_raw
-from recbatch.config.sections import ItemsInput, RawColumn
+from recbatch.config.sections import ItemAttribute, ItemsInput, RawColumn
 from recbatch.tables import columns as c
 from recbatch.transforms import imputation
 from recbatch.transforms.attributes import attribute_column, pack_attributes
@@ -52,10 +52,20 @@ def _wanted(source: ItemsInput) -> dict[str, RawColumn]:
 def _typed(raw: DataFrame, source: ItemsInput) -> dict[str, Column]:
     values = {name: parsing.text(F.col(name)) for name in (c.ITEM_ID, c.TITLE)}
     values |= {name: parsing.timestamp(raw, name, source.time) for name in (c.VALID_FROM, c.VALID_TO)}
-    for name, attribute in source.attributes.items():
-        column = F.col(attribute_column(name))
-        values[attribute_column(name)] = parsing.number(column) if attribute.kind == "number" else parsing.text(column)
-    return values
+    return values | {
+        attribute_column(name): _attribute(name, attribute) for name, attribute in source.attributes.items()
+    }
+
+
+def _attribute(name: str, attribute: ItemAttribute) -> Column:
+    raw = F.col(attribute_column(name))
+    if attribute.kind == "number":
+        return parsing.number(raw)
+    if attribute.separator is None:
+        return parsing.text(raw)
+    # Separators without a value between them are a missing value.
+    values = F.replace(raw.cast("string"), F.lit(attribute.separator), F.lit(" "))
+    return F.when(parsing.text(values).isNotNull(), parsing.text(raw))
 
 
 def _faults(source: ItemsInput, values: dict[str, Column]) -> dict[str, Column]:
@@ -78,19 +88,22 @@ def finish_items(accepted: DataFrame, source: ItemsInput, run_id: str) -> DataFr
 
 
 def items_of_log(events: DataFrame, run_id: str) -> DataFrame:
-    """A catalogue made of the ids in the log, for a shop that gives none."""
-    text, moment = F.lit(None).cast("string"), F.lit(None).cast("timestamp")
+    """A catalogue made of the ids in the log, for a shop that gives none.
+
+    An item is valid from its first event on: as of an earlier date nobody could know that it exists.
+    """
+    text = F.lit(None).cast("string")
     return (
-        events.select(c.ITEM_ID)
-        .distinct()
+        events.groupBy(c.ITEM_ID)
+        .agg(F.min(c.EVENT_TIME).alias(c.VALID_FROM))
         .select(
             c.ITEM_ID,
             text.alias(c.TITLE),
             F.create_map().cast("map<string,array<string>>").alias(c.CATEGORIES),
             F.create_map().cast("map<string,double>").alias(c.NUMBERS),
             F.array().cast("array<string>").alias(c.IMPUTED),
-            moment.alias(c.VALID_FROM),
-            moment.alias(c.VALID_TO),
+            c.VALID_FROM,
+            F.lit(None).cast("timestamp").alias(c.VALID_TO),
             text.alias(c.SOURCE_FILE),
             F.lit(run_id).alias(c.RUN_ID),
         )

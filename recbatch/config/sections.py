@@ -5,9 +5,10 @@ Every section forbids unknown keys, so that a misspelt option is an error and ne
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -19,12 +20,26 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _flatten(prefix: str, settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Nested keys joined by dots and values as Spark writes them: YAML and overrides may give either form."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flatten(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class SparkSection(Section):
     master: str | None = None
     driver_memory: str = "4g"
     shuffle_partitions: PositiveInt | None = None
     packages: Literal["auto", "provided"] = "auto"
     settings: dict[str, str] = {}
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _dotted_text(cls, value: Any) -> Any:
+        return dict(_flatten("", value)) if isinstance(value, dict) else value
 
 
 class RawColumn(Section):
@@ -140,6 +155,12 @@ class ItemsInput(Section):
     time: TimeFormat = TimeFormat()
     attributes: dict[str, ItemAttribute] = {}
 
+    @model_validator(mode="after")
+    def _the_price_in_the_log_keeps_its_name(self) -> ItemsInput:
+        if "item_price" in self.attributes:
+            raise ValueError("'item_price' is the mean price in the log; name the attribute otherwise, as 'list_price'")
+        return self
+
 
 class InputSection(Section):
     events: EventsInput
@@ -176,15 +197,25 @@ class NeighboursSection(Section):
     per_item: PositiveInt = 100
 
 
+class ItemPrice(Missing):
+    """Missing for an item that was never sold; the item itself stays, so there is nothing to drop."""
+
+    @model_validator(mode="after")
+    def _keeps_the_item(self) -> ItemPrice:
+        if self.strategy == "drop":
+            raise ValueError("an item without a price in the log cannot be dropped; use keep, constant, mean or median")
+        return self
+
+
 class FeaturesSection(Section):
     buckets: PositiveInt = 64
-    sequence_length: PositiveInt = 50
+    sequence_length: PositiveInt = 200
     holdout_days: Annotated[int, Field(ge=1)] = 28
     validation_days: Annotated[int, Field(ge=1)] = 28
     price: Normalization = "zscore"
     quantity: Normalization = "minmax"
     numbers: Normalization = "zscore"
-    item_price: Missing = Missing(strategy="median")
+    item_price: ItemPrice = ItemPrice(strategy="median")
     recent_days: PositiveInt = 28
     neighbours: NeighboursSection = NeighboursSection()
 
@@ -220,6 +251,12 @@ class EvaluationSection(Section):
     cutoffs: list[PositiveInt] = [10, 20]
     bootstrap_samples: PositiveInt = 1000
     min_ndcg_against_popularity: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _holds_the_cutoff_of_the_verdict(self) -> EvaluationSection:
+        if 10 not in self.cutoffs:
+            raise ValueError(f"'cutoffs' must hold 10, by which a model is judged (got {self.cutoffs})")
+        return self
 
 
 class ScoringSection(Section):

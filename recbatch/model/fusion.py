@@ -43,3 +43,6 @@ class Fusion:
     def bias(self, network: Tensor, popularity: Popularity) -> Tensor:
         """(I,) float32: all of the score that depends on the item alone."""
         return self.network_bias * network + self.trend * popularity.trend()
+
+
+BARE = Fusion(lam=0.0, eps=1.0, behaviours=1, decay=1.0)  # the network alone

@@ -15,7 +15,7 @@ from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.ledger import last_runs
 
-_METRICS = ("ndcg@10", "recall@10", "hit_rate@10", "precision@10", "map@10", "mrr@10", "ndcg@20", "auc", "coverage@10")
+_METRICS = ("ndcg@10", "recall@10", "hit_rate@10", "precision@10", "map@10", "mrr@10", "auc", "coverage@10")
 
 
 def print_summary(console: Console, warehouse: str) -> None:

@@ -107,7 +107,7 @@ def _scorers(
 
 def _candidate(context: StageContext) -> dict[str, Any]:
     rows = read_arrow(context.tables, schemas.CANDIDATES).to_pylist()
-    return {**max(rows, key=lambda row: (row[c.AS_OF], row[c.MODEL_VERSION]))}
+    return {**max(rows, key=lambda row: row[c.SEQUENCE_NUMBER])}
 
 
 def _load(context: StageContext, candidate: dict[str, Any]) -> tuple[Artifact, ItemFeatures, torch.Tensor]:
@@ -175,7 +175,7 @@ def _record(context: StageContext, candidate: dict[str, Any], rows: list[_Row]) 
     tables.append(schemas.EVALUATIONS, frame, context.transaction)
     metrics = {f"{metric}_{kind}": found[MODEL, metric] for scorer, metric in found if scorer == MODEL}
     status = CHAMPION if passed else REJECTED
-    verdict = (version, candidate[c.MODEL_PATH], status, metrics, as_of, context.run_id)
+    verdict = (version, context.transaction.version, candidate[c.MODEL_PATH], status, metrics, as_of, context.run_id)
     tables.append(schemas.MODELS, context.spark.createDataFrame([verdict], schemas.MODELS.schema), context.transaction)
     figures = f"{PRIMARY} {found[MODEL, PRIMARY]:.4f}, popularity {found[POPULARITY, PRIMARY]:.4f}"
     if not passed and tables.read(schemas.MODELS).where(F.col(c.STATUS) == CHAMPION).isEmpty():

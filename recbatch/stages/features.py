@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recbatch.config.sections import ItemAttribute
+from recbatch.config.sections import ItemAttribute, Missing
 from recbatch.context import StageContext
 from recbatch.errors import InputContractError
 from recbatch.features.cooccurrence import item_neighbours
@@ -28,7 +28,7 @@ from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
-from recbatch.transforms import normalization
+from recbatch.transforms import imputation, normalization
 from recbatch.transforms.normalization import Parameters
 
 
@@ -75,7 +75,8 @@ def build_features(context: StageContext) -> StageResult:
         schemas.EVALUATION_ITEM_FEATURES,
         schemas.EVALUATION_NORMALIZATION,
     )
-    known = events.where(F.col(c.EVENT_TIME) < F.lit(as_of))
+    # What the whole log filled in must not reach an earlier cut: every cut fills it anew.
+    known = imputation.forget(events.where(F.col(c.EVENT_TIME) < F.lit(as_of)), _learned_fills(context))
     index, types = tables.read(schemas.ITEM_INDEX), context.config.input.events.types()
     rows = behaviours(known, index, types, section.buckets).localCheckpoint(eager=True)
     for snapshot in (release, evaluation):
@@ -123,6 +124,7 @@ def _write_snapshot(
     """Write what one cut knows of users and items, each normalised by parameters fitted before the cut."""
     section, tables = context.config.features, context.tables
     past = rows.where(F.col(c.EVENT_TIME) < int(snapshot.as_of.timestamp()))
+    past = imputation.apply(past, imputation.fit(past, _learned_fills(context)))
     event_parameters = normalization.fit(past, {c.PRICE: section.price, c.QUANTITY: section.quantity})
     lists = sequences(past, event_parameters, section.sequence_length)
     tables.replace(snapshot.user_sequences, lists, context.transaction)
@@ -131,6 +133,11 @@ def _write_snapshot(
     item_parameters = _write_item_features(context, snapshot, known, items, attributes)
     parameters = _parameter_rows(context, snapshot, {"events": event_parameters, "items": item_parameters})
     tables.replace(snapshot.normalization, parameters, context.transaction)
+
+
+def _learned_fills(context: StageContext) -> dict[str, Missing]:
+    cleaning = context.config.cleaning
+    return imputation.learned({c.PRICE: cleaning.price, c.QUANTITY: cleaning.quantity})
 
 
 def _write_item_features(

@@ -81,7 +81,7 @@ def _sample(context: StageContext) -> Sequences:
 
 def _champion(context: StageContext) -> dict[str, Any]:
     champions = context.tables.read(schemas.MODELS).where(F.col(c.STATUS) == CHAMPION)
-    latest = champions.orderBy(F.desc(c.AS_OF), F.desc(c.MODEL_VERSION)).first()
+    latest = champions.orderBy(F.desc(c.SEQUENCE_NUMBER)).first()
     if latest is None:
         raise ModelError(
             "no model has passed its evaluation yet", remedy="run `recbatch train` and `recbatch evaluate`"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,6 +58,9 @@ def train(context: StageContext) -> StageResult:
     with tempfile.TemporaryDirectory(prefix="recbatch-train-") as scratch:
         past = _catalogue(context, schemas.EVALUATION_ITEM_FEATURES, schemas.EVALUATION_ITEM_NEIGHBOURS)
         inputs = _inputs(context, schemas.EVALUATION_USER_SEQUENCES, past, Path(scratch) / EVALUATION)
+        if config.model.fused:
+            prior = read_popularity(context.tables, schemas.VALIDATION_ITEM_POPULARITY, len(past.features))
+            inputs = replace(inputs, popularity=prior)
         window = Window(int(cuts[VALIDATION].timestamp()), int(cuts[EVALUATION].timestamp()))
         fitted = fit(inputs, config.model, config.training, config.seed, window, _Bar(context, "fit"))
         fused = _fuse(context, inputs, fitted, past, window)
@@ -73,7 +76,7 @@ def train(context: StageContext) -> StageResult:
             inputs, config.model, config.training, config.seed, fitted.epochs, fitted.loss, _Bar(context, "refit")
         )
         path = _save(context, version, RELEASE, model, current, fused.fusion, metrics)
-    row = (version, path, metrics, cuts[RELEASE], context.run_id)
+    row = (version, context.transaction.version, path, metrics, cuts[RELEASE], context.run_id)
     frame = context.spark.createDataFrame([row], schemas.CANDIDATES.schema)
     context.tables.append(schemas.CANDIDATES, frame, context.transaction)
     return StageResult(

@@ -45,6 +45,7 @@ CENTER = "center"
 SCALE = "scale"
 
 MODEL_VERSION = "model_version"
+SEQUENCE_NUMBER = "sequence_number"
 STATUS = "status"
 METRICS = "metrics"
 MODEL_PATH = "path"

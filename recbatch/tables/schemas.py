@@ -143,11 +143,18 @@ EVALUATION_TARGETS = _spec(
 SNAPSHOTS = _spec("snapshots", snapshot=_STRING, as_of=_TIME, run_id=_STRING)
 
 CANDIDATES = _spec(
-    "candidates", model_version=_STRING, path=_STRING, metrics=_map(_DOUBLE), as_of=_TIME, run_id=_STRING
+    "candidates",
+    model_version=_STRING,
+    sequence_number=_LONG,
+    path=_STRING,
+    metrics=_map(_DOUBLE),
+    as_of=_TIME,
+    run_id=_STRING,
 )
 MODELS = _spec(
     "models",
     model_version=_STRING,
+    sequence_number=_LONG,
     path=_STRING,
     status=_STRING,
     metrics=_map(_DOUBLE),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recbatch.config.sections import ModelSection
 from recbatch.model.fusion import Fusion, Popularity
@@ -31,6 +32,25 @@ class FusionResult:
     fusion: Fusion
     ndcg: float
     bare_ndcg: float
+
+
+def fit_bias(
+    validation: Validation, users: Tensor, items: ItemMatrix, popularity: Popularity, start: Fusion
+) -> tuple[Fusion, float]:
+    """The weights of bias and trend with the best NDCG@10 without co-occurrence, and that figure.
+
+    What an epoch is judged by: a network is worth what it adds to the score it is shipped in.
+    """
+    tried = {}
+    for fusion in _biases(start):
+        fused = ItemMatrix(items.vectors, fusion.bias(items.bias, popularity), torch.from_numpy(items.tie_rank))
+        tried[fusion] = validation.ndcg(users, fused)
+    best = max(tried, key=lambda fusion: tried[fusion])
+    return best, tried[best]
+
+
+def _biases(start: Fusion) -> list[Fusion]:
+    return [start, *(replace(start, network_bias=b, trend=t) for b in _NETWORK_BIAS for t in _TREND)]
 
 
 def fit_fusion(
@@ -61,8 +81,7 @@ def fit_fusion(
     best = Fusion(0.0, scale, config.fusion_behaviours, config.fusion_decay)
     bare = ndcg(best)
     for _ in range(_ROUNDS):
-        biases = [replace(best, network_bias=b, trend=t) for b in _NETWORK_BIAS for t in _TREND]
-        best = max([best, *biases], key=ndcg)
+        best = max(_biases(best), key=ndcg)
         sparse = [replace(best, lam=lam, eps=eps * scale) for eps in _EPS for lam in _LAM]
         best = max([best, *sparse], key=ndcg)
     return FusionResult(best, tried[best], bare)

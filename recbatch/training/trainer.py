@@ -18,10 +18,12 @@ from torch import Tensor
 
 from recbatch.config.sections import ModelSection, TrainingSection
 from recbatch.errors import ModelError
+from recbatch.model.fusion import BARE, Popularity
 from recbatch.model.items import ItemFeatures
 from recbatch.model.losses import full_softmax, sampled_softmax
 from recbatch.model.recommender import Recommender, Shape
 from recbatch.training.dataset import Batch, TrainingWindows, count_items, open_sequences
+from recbatch.training.fusion import fit_bias
 from recbatch.training.optimizers import make_optimizer
 from recbatch.training.validation import Validation, Window
 
@@ -37,11 +39,15 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is learnt from: Arrow files of `user_sequences`, the features of all items, and the event types."""
+    """What is learnt from: Arrow files of `user_sequences`, the features of all items, and the event types.
+
+    popularity: as of the start of the validation window; None judges epochs by the bare network.
+    """
 
     files: Sequence[Path]
     features: ItemFeatures
     n_event_types: int
+    popularity: Popularity | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def fit(
         for epoch in range(1, config.max_epochs + 1):
             began = time.monotonic()
             loss = run.epoch(epoch, progress)
-            ndcg = validation.ndcg(*validation.encode(run.model, inputs.features))
+            ndcg = _judge(run.model, inputs, validation)
             curve.append(EpochResult(epoch, loss, ndcg, time.monotonic() - began))
             progress(epoch, run.steps, run.steps, loss, ndcg)
             if ndcg > best_ndcg:
@@ -93,6 +99,14 @@ def fit(
                 break
     run.model.load_state_dict(best)
     return FitResult(run.model.eval(), epochs, tuple(curve), run.loss)
+
+
+def _judge(model: Recommender, inputs: Inputs, validation: Validation) -> float:
+    """NDCG@10 of the network, with the best weights of bias and trend where it is shipped with them."""
+    users, items = validation.encode(model, inputs.features)
+    if inputs.popularity is None:
+        return validation.ndcg(users, items)
+    return fit_bias(validation, users, items, inputs.popularity, BARE)[1]
 
 
 def refit(

@@ -60,11 +60,12 @@ def _split(value: Column, separator: str | None) -> Column:
     if separator is None:
         return F.when(value.isNotNull(), F.array(value))
     parts = F.transform(F.split(value, re.escape(separator)), lambda part: F.trim(part))
-    return F.filter(parts, lambda part: part != "")
+    return F.array_distinct(F.filter(parts, lambda part: part != ""))
 
 
 def _present(entries: Mapping[str, Column]) -> Column:
     if not entries:
         return F.create_map()
-    pairs = F.map_from_entries(F.array(*[F.struct(F.lit(name), value) for name, value in entries.items()]))
-    return F.map_filter(pairs, lambda _, value: value.isNotNull())
+    # An array holds structs of one type, and the names of their fields belong to it.
+    pairs = [F.struct(F.lit(name).alias("name"), value.alias("value")) for name, value in entries.items()]
+    return F.map_filter(F.map_from_entries(F.array(*pairs)), lambda _, value: value.isNotNull())

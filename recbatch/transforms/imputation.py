@@ -11,6 +11,7 @@ from recbatch.config.sections import Missing
 from recbatch.tables import columns as c
 
 Fill = str | float | None
+_LEARNED = ("mean", "median", "mode")
 
 
 def fit(rows: DataFrame, strategies: Mapping[str, Missing]) -> dict[str, Fill]:
@@ -45,6 +46,16 @@ def apply(rows: DataFrame, fills: Mapping[str, Fill]) -> DataFrame:
     kinds = {field.name: field.dataType for field in rows.schema}
     filled = {name: F.coalesce(F.col(name), F.lit(value).cast(kinds[name])) for name, value in useful.items()}
     return rows.withColumn(c.IMPUTED, imputed).withColumns(filled)
+
+
+def learned(strategies: Mapping[str, Missing]) -> dict[str, Missing]:
+    """Those of `strategies` whose fill depends on the rows it is fitted on."""
+    return {name: missing for name, missing in strategies.items() if missing.strategy in _LEARNED}
+
+
+def forget(rows: DataFrame, strategies: Mapping[str, Missing]) -> DataFrame:
+    """`rows` with the filled cells of the columns in `strategies` empty again."""
+    return rows.withColumns({name: F.when(~F.array_contains(c.IMPUTED, name), F.col(name)) for name in strategies})
 
 
 def to_drop(strategies: Mapping[str, Missing]) -> dict[str, Column]:

@@ -27,9 +27,7 @@ MOMENT = dt.datetime(2024, 3, 1, 10)
 def _cleaned(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     names = (c.USER_ID, c.ITEM_ID, c.EVENT_TIME, c.EVENT_TYPE, c.QUANTITY, c.PRICE, c.BASKET_ID)
     # None sorts before any text.
-    return sorted(
-        (tuple([*(row[name] for name in names), *row["reasons"]]) for row in found), key=lambda row: row[0] or ""
-    )
+    return sorted(((*(row[name] for name in names), *row["reasons"]) for row in found), key=lambda row: row[0] or "")
 
 
 EXPECTED = [

@@ -96,7 +96,7 @@ def test_faults_of_items(spark: SparkSession, tmp_path: Path) -> None:
     found = _parsed(spark, items_input(tmp_path, brand="drop", tags="drop"))
     assert {row[c.TITLE]: row["reasons"] for row in found} == {
         "no id": ["missing_item_id", "missing_tags"],
-        "text in a number": ["invalid_size", "missing_tags"],
+        "text in a number": ["missing_tags", "invalid_size"],
         "wrong end": ["invalid_valid_to", "missing_tags"],
         "no brand": ["missing_brand", "missing_tags"],
         "only separators": ["missing_tags"],
@@ -133,7 +133,7 @@ def test_missing_attributes_are_filled_and_flagged(
     spark: SparkSession, tmp_path: Path, strategy: dict[str, Any], brand: str | None, size: float
 ) -> None:
     # Brands and sizes are equally frequent: then the smallest is the mode.
-    sizes, brands = ["2", "3", "10", "1", "", "2", "3", "7"], ["Zeta", "Zeta", "Acme", "Acme", "", "B", "C", "D"]
+    sizes, brands = ["2", "3", "10", "1", "", "2", "6"], ["Zeta", "Zeta", "Acme", "Acme", "", "B", "C"]
     sizes[3] = "1" if strategy["size"] != "mode" else "10"
     rows = [item(id=f"i{n}", size=s, brand=b) for n, (s, b) in enumerate(zip(sizes, brands, strict=True))]
     write_csv(tmp_path / "items.csv", rows, COLUMNS)

@@ -1,0 +1,161 @@
+"""Indices that only grow, and the features of items as of a date."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from recbatch.config.sections import FeaturesSection, ItemAttribute
+from recbatch.features.index import new_entries
+from recbatch.features.item_features import (
+    attributes_as_of,
+    category_fields,
+    category_values,
+    fit_numbers,
+    item_features,
+    number_fields,
+)
+from recbatch.tables import columns as c
+from recbatch.tables.schemas import ITEM_FEATURES, ITEMS
+from recbatch.tables.store import in_contract
+
+JANUARY, MARCH, JUNE = (dt.datetime(2024, month, 1, tzinfo=dt.UTC) for month in (1, 3, 6))
+ATTRIBUTES = {
+    "tags": ItemAttribute.model_validate({"source": "tags", "separator": "|"}),
+    "brand": ItemAttribute.model_validate({"source": "brand", "missing": "mode"}),
+    "size": ItemAttribute.model_validate({"source": "size", "kind": "number", "missing": "mean"}),
+}
+
+
+def _indexed(spark: SparkSession, ids: list[str], known: DataFrame | None) -> DataFrame:
+    values = spark.createDataFrame([(one,) for one in ids], "item_id string").repartition(3)
+    return new_entries(values, known, [c.ITEM_ID], c.ITEM_IDX, first=0)
+
+
+def test_an_index_is_dense_and_only_grows(spark: SparkSession) -> None:
+    ids = [f"item {n:03}" for n in range(40)]
+    first = _indexed(spark, ids[5:25], None).localCheckpoint()
+    second = _indexed(spark, ids, first).localCheckpoint()
+    third = _indexed(spark, ids[:10], first.union(second))
+    numbers = {row[c.ITEM_ID]: row[c.ITEM_IDX] for row in first.collect()}
+    added = {row[c.ITEM_ID]: row[c.ITEM_IDX] for row in second.collect()}
+    assert sorted(numbers) == ids[5:25]
+    assert sorted(numbers.values()) == list(range(20))
+    assert sorted(added) == ids[:5] + ids[25:]
+    assert sorted(added.values()) == list(range(20, 40))
+    assert third.count() == 0
+    # The number of an item says nothing about the place of its id.
+    assert [numbers[one] for one in ids[5:25]] != sorted(numbers.values())
+    # Twenty ids in random order have a rank correlation with a deviation of 0.23.
+    assert abs(np.corrcoef(range(20), [numbers[one] for one in ids[5:25]])[0, 1]) < 0.7
+
+
+def test_an_index_over_an_empty_one_begins_at_its_first_number(spark: SparkSession) -> None:
+    empty = spark.createDataFrame([], "field string, value string, code int")
+    values = spark.createDataFrame([("f", "a"), ("f", "b"), ("g", "a")], "field string, value string")
+    found = new_entries(values, empty, [c.FIELD, c.VALUE], c.CODE, first=1)
+    assert sorted(row[c.CODE] for row in found.collect()) == [1, 2, 3]
+
+
+def _item(item_id: str, **changes: Any) -> dict[str, Any]:
+    row = dict.fromkeys(ITEMS.schema.names) | {c.ITEM_ID: item_id, c.CATEGORIES: {}, c.NUMBERS: {}, c.IMPUTED: []}
+    return row | changes
+
+
+CATALOGUE = [
+    _item("a", categories={"brand": ["Acme"], "tags": ["x", "y"]}, numbers={"size": 2.0}),
+    _item("b", categories={"brand": ["Acme"], "tags": ["y"]}, numbers={"size": 4.0}, valid_to=MARCH),
+    _item("c", categories={"brand": ["Zeta"]}, numbers={"size": 6.0}, valid_from=MARCH),
+    # Filled in the catalogue by what all of it says.
+    _item("d", categories={"brand": ["Omega"]}, numbers={"size": 99.0}, imputed=["brand", "size"]),
+    _item("e", categories={"brand": ["Omega"], "tags": ["z"]}, numbers={"size": 500.0}, valid_from=JUNE),
+    _item("f", categories={"brand": ["Omega"]}, numbers={"size": 400.0}, valid_from=JUNE),
+]
+INDEX = {"a": 3, "b": 0, "c": 2, "d": 1, "e": 5, "f": 4, "gone": 6}
+PRICES = [("a", 1.0), ("a", 3.0), ("b", 6.0), ("d", None), ("gone", 1000.0)]
+
+
+@pytest.fixture(scope="module")
+def items(spark: SparkSession) -> DataFrame:
+    return spark.createDataFrame(CATALOGUE, ITEMS.schema).cache()
+
+
+@pytest.fixture(scope="module")
+def codes(spark: SparkSession, items: DataFrame) -> DataFrame:
+    entries = new_entries(category_values(items), None, [c.FIELD, c.VALUE], c.CODE, first=1)
+    return entries.localCheckpoint()
+
+
+def _features(spark: SparkSession, items: DataFrame, codes: DataFrame, as_of: dt.datetime) -> dict[str, Any]:
+    section = FeaturesSection()
+    events = spark.createDataFrame(PRICES, "item_id string, price double")
+    index = spark.createDataFrame(list(INDEX.items()), "item_id string, item_idx int")
+    described = attributes_as_of(items, events, ATTRIBUTES, section, as_of).localCheckpoint()
+    parameters = fit_numbers(described, ATTRIBUTES, section)
+    rows = item_features(described, index, codes, category_fields(ATTRIBUTES), parameters, as_of)
+    found = [row.asDict() for row in in_contract(ITEM_FEATURES, rows).collect()]
+    assert {row[c.ITEM_ID]: row[c.ITEM_IDX] for row in found} == INDEX
+    assert len(found) == len(INDEX)
+    return {row[c.ITEM_ID]: row for row in found}
+
+
+def test_codes_begin_at_one_and_every_value_has_its_own(codes: DataFrame) -> None:
+    found = {(row[c.FIELD], row[c.VALUE]): row[c.CODE] for row in codes.collect()}
+    assert set(found) == {("brand", brand) for brand in ("Acme", "Zeta", "Omega")} | {("tags", tag) for tag in "xyz"}
+    assert sorted(found.values()) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("as_of", "eligible", "known", "mean_size", "price"),
+    [
+        # The moment an item becomes valid belongs to its time, the moment it ends does not.
+        (JANUARY, "abd", "abd", 3.0, 4.0),
+        (MARCH, "acd", "abcd", 4.0, 4.0),
+        (JUNE, "acdef", "abcdef", 182.4, 4.0),
+    ],
+)
+def test_features_are_those_known_at_a_date(
+    spark: SparkSession,
+    items: DataFrame,
+    codes: DataFrame,
+    as_of: dt.datetime,
+    eligible: str,
+    known: str,
+    mean_size: float,
+    price: float,
+) -> None:
+    assert (category_fields(ATTRIBUTES), number_fields(ATTRIBUTES)) == (["brand", "tags"], ["size", "item_price"])
+    found = _features(spark, items, codes, as_of)
+    assert "".join(sorted(name for name, row in found.items() if row[c.ELIGIBLE])) == eligible
+
+    code = {(row[c.FIELD], row[c.VALUE]): row[c.CODE] for row in codes.collect()}
+    # Two of three brands known in January are Acme; in June Omega would be as frequent, and Acme comes first.
+    brands = {"a": "Acme", "b": "Acme", "c": "Zeta", "d": "Acme", "e": "Omega", "f": "Omega"}
+    tags = {"a": "xy", "b": "y", "e": "z"}
+    sizes = {"a": 2.0, "b": 4.0, "c": 6.0, "d": mean_size, "e": 500.0, "f": 400.0}
+    prices = {"a": 2.0, "b": 6.0} | dict.fromkeys("cdef", price)
+    numbers = np.array([(sizes[name], prices[name]) for name in known])
+    scaled = (numbers - numbers.mean(axis=0)) / numbers.std(axis=0)
+    for name, row in found.items():
+        if name not in known:
+            assert (row[c.CATEGORIES], row[c.NUMBERS]) == ([[0], [0]], [0.0, 0.0]), name
+            continue
+        expected = sorted(code["tags", tag] for tag in tags.get(name, "")) or [0]
+        assert row[c.CATEGORIES] == [[code["brand", brands[name]]], expected], name
+        np.testing.assert_allclose(row[c.NUMBERS], scaled[known.index(name)], rtol=1e-5, atol=1e-6)
+
+
+def test_a_catalogue_without_attributes(spark: SparkSession, items: DataFrame) -> None:
+    events = spark.createDataFrame(PRICES, "item_id string, price double")
+    index = spark.createDataFrame([("a", 0), ("b", 1)], "item_id string, item_idx int")
+    codes = spark.createDataFrame([], "field string, value string, code int")
+    section = FeaturesSection()
+    described = attributes_as_of(items, events, {}, section, MARCH)
+    rows = item_features(described, index, codes, [], fit_numbers(described, {}, section), MARCH)
+    found = {row[c.ITEM_ID]: row for row in in_contract(ITEM_FEATURES, rows).collect()}
+    assert [found[name][c.CATEGORIES] for name in "ab"] == [[], []]
+    assert all(len(row[c.NUMBERS]) == 1 for row in found.values())
