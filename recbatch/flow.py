@@ -121,6 +121,7 @@ STAGES: tuple[Stage, ...] = (
             tables.USER_SEQUENCES,
             tables.ITEM_FEATURES,
             tables.ITEM_POPULARITY,
+            tables.NORMALIZATION,
             tables.SNAPSHOTS,
         ),
         writes=(tables.STAGED_RECOMMENDATIONS, tables.STAGED_DEFAULT_RECOMMENDATIONS),

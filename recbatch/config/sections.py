@@ -197,16 +197,6 @@ class NeighboursSection(Section):
     per_item: PositiveInt = 100
 
 
-class ItemPrice(Missing):
-    """Missing for an item that was never sold; the item itself stays, so there is nothing to drop."""
-
-    @model_validator(mode="after")
-    def _keeps_the_item(self) -> ItemPrice:
-        if self.strategy == "drop":
-            raise ValueError("an item without a price in the log cannot be dropped; use keep, constant, mean or median")
-        return self
-
-
 class FeaturesSection(Section):
     buckets: PositiveInt = 64
     sequence_length: PositiveInt = 200
@@ -215,9 +205,15 @@ class FeaturesSection(Section):
     price: Normalization = "zscore"
     quantity: Normalization = "minmax"
     numbers: Normalization = "zscore"
-    item_price: ItemPrice = ItemPrice(strategy="median")
+    item_price: Missing = Missing(strategy="median")
     recent_days: PositiveInt = 28
     neighbours: NeighboursSection = NeighboursSection()
+
+    @model_validator(mode="after")
+    def _items_without_a_price_stay(self) -> FeaturesSection:
+        if self.item_price.strategy == "drop":
+            raise ValueError("'item_price' cannot drop an item; use keep, constant, mean or median")
+        return self
 
 
 class ModelSection(Section):

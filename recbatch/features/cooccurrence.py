@@ -30,14 +30,13 @@ def item_neighbours(
 
     Whether a pair counts depends on what came before it only, so the pairs are made once and every cut sums those
     before it. There are at most `window` x the distinct (user, item) pairs of the log; no user's history is held in
-    memory beyond its window. Everything here is by source, so one shuffle by source serves sums, totals and ranking.
+    memory beyond its window.
     """
     sums = [
         F.sum(F.when(F.col("time") < int(cut.timestamp()), _decay(section, cut))).alias(name)
         for name, cut in cuts.items()
     ]
-    pairs = _pairs(behaviours, section).repartition("source")
-    counts = pairs.groupBy("source", "target").agg(*sums).localCheckpoint(eager=True)
+    counts = _pairs(behaviours, section).groupBy("source", "target").agg(*sums).localCheckpoint(eager=True)
     return {
         name: _strongest(counts.where(F.col(name) > 0).select("source", "target", F.col(name).alias("n")), section)
         for name in cuts
@@ -50,20 +49,22 @@ def _decay(section: NeighboursSection, cut: dt.datetime) -> Column:
 
 
 def _strongest(counts: DataFrame, section: NeighboursSection) -> DataFrame:
-    """Damp the sums `n` of (source, target) by the totals of both, and keep the best of every source."""
+    """Damp the sums `n` of (source, target) by the totals of both, and keep the best of every source.
+
+    Totals are a row an item and are broadcast; the best are kept in a heap a source, so nothing is sorted.
+    """
+    sources = counts.groupBy("source").agg(F.sum("n").alias("n_source"))
     targets = counts.groupBy("target").agg(F.sum("n").alias("n_target"))
-    of_source = Window.partitionBy("source")
     damped = F.col("n") / (
-        F.pow(F.sum("n").over(of_source), F.lit(section.source_power)) * F.pow("n_target", F.lit(section.target_power))
+        F.pow("n_source", F.lit(section.source_power)) * F.pow("n_target", F.lit(section.target_power))
     )
-    strongest = of_source.orderBy(F.desc("w"), F.xxhash64("target"))
+    strongest = F.max_by(F.struct("target", "w"), F.struct("w", F.xxhash64("target")), section.per_item)
     return (
-        counts.join(F.broadcast(targets), on="target")
+        counts.join(F.broadcast(sources), on="source")
+        .join(F.broadcast(targets), on="target")
         .withColumn("w", damped)
-        .withColumn("place", F.row_number().over(strongest))
-        .where(F.col("place") <= section.per_item)
         .groupBy("source")
-        .agg(F.array_sort(F.collect_list(F.struct("place", "target", "w"))).alias("top"))
+        .agg(strongest.alias("top"))
         .select(
             F.col("source").alias(c.ITEM_IDX),
             F.col("top.target").alias(c.NEIGHBOURS),

@@ -11,22 +11,17 @@ from pyspark.sql import functions as F
 from recbatch.config.sections import FeaturesSection, ItemAttribute
 from recbatch.tables import columns as c
 from recbatch.transforms import imputation, normalization
-from recbatch.transforms.attributes import attribute_column, pack_attributes, unpack_attributes
+from recbatch.transforms.attributes import (
+    ITEM_PRICE,
+    attribute_column,
+    number_fields,
+    pack_attributes,
+    unpack_attributes,
+)
 from recbatch.transforms.normalization import Parameters
 
-ITEM_PRICE = "item_price"
 MISSING_CODE = 0
 FIRST_CODE = 1
-
-
-def category_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
-    """The category attributes in the order of the codes in `item_features.categories`."""
-    return sorted(name for name, attribute in attributes.items() if attribute.kind == "category")
-
-
-def number_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
-    """The numeric attributes in the order of `item_features.numbers`; the price in the log comes last."""
-    return [*sorted(name for name, attribute in attributes.items() if attribute.kind == "number"), ITEM_PRICE]
 
 
 def category_values(items: DataFrame) -> DataFrame:

@@ -45,7 +45,9 @@ class ConsoleProgress:
 
     def _notify(self, message: str) -> None:
         self._clear()
-        self._console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {message}", highlight=False, soft_wrap=True)
+        self._console.print(
+            f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {message}", highlight=False, soft_wrap=True
+        )
 
     def _advance(self, task: str, done: int, total: int, detail: str) -> None:
         if not self._console.is_terminal:

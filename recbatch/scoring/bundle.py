@@ -27,6 +27,7 @@ class Scorer:
     """A model ready to score.
 
     items: every item of the index. eligible: (I,) bool, those that may be recommended. kappa: see `explain`.
+    amounts: (2, 2) float32, (a, b) each for price and quantity: a x + b is the value as the model was trained on it.
     """
 
     artifact: Artifact
@@ -34,6 +35,7 @@ class Scorer:
     eligible: Tensor
     item_ids: pa.Array
     kappa: Tensor
+    amounts: Tensor
 
     @classmethod
     def create(
@@ -43,9 +45,10 @@ class Scorer:
         popularity: Popularity,
         item_ids: list[str],
         eligible: NDArray[np.bool_],
-        sample: Sequences,
+        sample: pa.RecordBatch,
+        amounts: Tensor,
     ) -> Scorer:
-        """Compute the items' vectors and biases once, and the model's kappa on the histories of some users.
+        """Compute the items' vectors and biases once, and the model's kappa on the histories of the users of `sample`.
 
         Ties are broken by item id in UTF-8 byte order, never by item_idx.
         """
@@ -57,8 +60,13 @@ class Scorer:
             ItemMatrix(vectors, bias, _tie_rank(item_ids)),
             torch.from_numpy(eligible),
             pa.array(item_ids, pa.string()),
-            measure_kappa(artifact.model, vectors, sample),
+            measure_kappa(artifact.model, vectors, as_trained(Sequences.from_arrow(sample), amounts)),
+            amounts,
         )
+
+    def histories(self, batch: pa.RecordBatch) -> Sequences:
+        """The behaviours of a batch of `user_sequences` rows, in the units of the model."""
+        return as_trained(Sequences.from_arrow(batch), self.amounts)
 
     def to_bytes(self) -> dict[str, bytes]:
         """File name -> content, for `from_bytes` in another process."""
@@ -69,6 +77,7 @@ class Scorer:
             "tie_rank": torch.from_numpy(self.items.tie_rank),
             "eligible": self.eligible,
             "kappa": self.kappa,
+            "amounts": self.amounts,
             "id_offsets": torch.from_numpy(np.frombuffer(offsets, np.int32)[: len(self.item_ids) + 1].copy()),
             "id_bytes": torch.from_numpy(np.frombuffer(data or b"", np.uint8).copy()),
         }
@@ -81,7 +90,17 @@ class Scorer:
         offsets, data = tensors["id_offsets"].numpy(), tensors["id_bytes"].numpy()
         ids = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
         items = ItemMatrix(tensors["vectors"], tensors["bias"], tensors["tie_rank"])
-        return cls(unpack(files, origin), items, tensors["eligible"], ids, tensors["kappa"])
+        return cls(unpack(files, origin), items, tensors["eligible"], ids, tensors["kappa"], tensors["amounts"])
+
+
+def as_trained(histories: Sequences, amounts: Tensor) -> Sequences:
+    """Price and quantity in the units that the model was trained in; 0, a missing value, stays 0."""
+    columns = dict(histories.columns)
+    for name, (a, b) in zip(("price", "quantity"), amounts.tolist(), strict=True):
+        if (a, b) != (1.0, 0.0):
+            values = columns[name]
+            columns[name] = np.where(values == 0, values, a * values + b).astype(np.float32)
+    return Sequences(histories.offsets, columns)
 
 
 def _tie_rank(item_ids: list[str]) -> Tensor:

@@ -12,7 +12,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.config.sections import ScoringSection
-from recbatch.model.histories import Sequences
 from recbatch.model.recommender import user_vectors
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import top_k
@@ -90,7 +89,7 @@ def score_batch(scorer: Scorer, batch: pa.RecordBatch, section: ScoringSection) 
     Raises:
         ModelError: a vector or score is not finite.
     """
-    histories = Sequences.from_arrow(batch)
+    histories = scorer.histories(batch)
     artifact = scorer.artifact
     users = user_vectors(artifact.model, scorer.items.vectors, histories)
     fusion = artifact.fusion

@@ -17,7 +17,6 @@ from recbatch.features.index import new_entries
 from recbatch.features.item_features import (
     FIRST_CODE,
     attributes_as_of,
-    category_fields,
     category_values,
     fit_numbers,
     item_features,
@@ -29,6 +28,7 @@ from recbatch.tables import schemas
 from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
 from recbatch.transforms import imputation, normalization
+from recbatch.transforms.attributes import category_fields
 from recbatch.transforms.normalization import Parameters
 
 

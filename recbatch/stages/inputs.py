@@ -21,6 +21,7 @@ from recbatch.tables.arrow import read_arrow
 from recbatch.tables.files import download_folder
 from recbatch.tables.schemas import TableSpec
 from recbatch.tables.store import TableStore
+from recbatch.transforms.normalization import Parameters
 
 CHAMPION = "champion"
 REJECTED = "rejected"
@@ -50,6 +51,14 @@ def read_popularity(tables: TableStore, spec: TableSpec, n_items: int) -> Popula
     ever[at] = torch.from_numpy(rows[c.POPULARITY].to_numpy().astype(np.float32))
     recent[at] = torch.from_numpy(rows[c.RECENT_POPULARITY].to_numpy().astype(np.float32))
     return Popularity(ever, recent)
+
+
+def read_parameters(tables: TableStore, spec: TableSpec) -> dict[str, Parameters]:
+    """What each column was normalised by, as `<table>.<column>`."""
+    return {
+        f"{row[c.TABLE_NAME]}.{row[c.COLUMN_NAME]}": Parameters(row[c.METHOD], row[c.CENTER], row[c.SCALE])
+        for row in read_arrow(tables, spec).to_pylist()
+    }
 
 
 def load_artifact(spark: SparkSession, path: str, item_ids: list[str]) -> Artifact:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recbatch.config.sections import ItemAttribute
 from recbatch.context import StageContext
 from recbatch.errors import ModelError
-from recbatch.model.histories import Sequences
+from recbatch.model.artifact import Artifact
 from recbatch.model.items import ItemFeatures
 from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.defaults import default_recommendations
 from recbatch.scoring.recommend import recommend
-from recbatch.stages.inputs import CHAMPION, RELEASE, load_artifact, read_popularity, snapshot_times
+from recbatch.stages.inputs import CHAMPION, RELEASE, load_artifact, read_parameters, read_popularity, snapshot_times
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
 from recbatch.tables.ledger import StageResult
+from recbatch.transforms.attributes import number_fields
+from recbatch.transforms.normalization import Parameters, rescaling
 
 
 def score(context: StageContext) -> StageResult:
@@ -57,25 +63,50 @@ def score(context: StageContext) -> StageResult:
 
 
 def load_scorer(context: StageContext, path: str) -> Scorer:
-    """The artifact at `path` made ready for the items of `item_features`. Raises ModelError as `load_artifact` does."""
-    features = read_arrow(context.tables, schemas.ITEM_FEATURES).sort_by(c.ITEM_IDX)
+    """The artifact at `path` made ready for the items of `item_features`. Raises ModelError as `load_artifact` does.
+
+    A model keeps the normalisation it was trained with: values of newer features are brought back into its units.
+    """
+    tables = context.tables
+    features = read_arrow(tables, schemas.ITEM_FEATURES).sort_by(c.ITEM_IDX)
     item_ids = features[c.ITEM_ID].to_pylist()
+    loaded = load_artifact(context.spark, path, item_ids)
+    units = _units(loaded, read_parameters(tables, schemas.NORMALIZATION))
+    numbers = _stacked(units, [f"items.{name}" for name in number_fields(_attributes(context))])
+    items = ItemFeatures.from_arrow(features)
     return Scorer.create(
-        load_artifact(context.spark, path, item_ids),
-        ItemFeatures.from_arrow(features),
-        read_popularity(context.tables, schemas.ITEM_POPULARITY, len(item_ids)),
+        loaded,
+        ItemFeatures(items.categories, items.numbers * numbers[:, 0] + numbers[:, 1]),
+        read_popularity(tables, schemas.ITEM_POPULARITY, len(item_ids)),
         item_ids,
         np.asarray(features[c.ELIGIBLE].to_pylist(), dtype=np.bool_),
         _sample(context),
+        _stacked(units, [f"events.{c.PRICE}", f"events.{c.QUANTITY}"]),
     )
 
 
-def _sample(context: StageContext) -> Sequences:
+def _units(loaded: Artifact, current: dict[str, Parameters]) -> dict[str, tuple[float, float]]:
+    """Per column what takes a value of the current features to the units of the model."""
+    stored = {name: Parameters(**one) for name, one in loaded.normalization.items()}
+    return {name: rescaling(one, stored[name]) for name, one in current.items() if name in stored}
+
+
+def _stacked(units: dict[str, tuple[float, float]], names: list[str]) -> torch.Tensor:
+    """(len(names), 2) float32; a column that the model did not have is left as it is."""
+    return torch.tensor([units.get(name, (1.0, 0.0)) for name in names], dtype=torch.float32).view(-1, 2)
+
+
+def _attributes(context: StageContext) -> Mapping[str, ItemAttribute]:
+    items = context.config.input.items
+    return {} if items is None else items.attributes
+
+
+def _sample(context: StageContext) -> pa.RecordBatch:
     """The users of one bucket, in the order of their ids: the first that has any."""
     for bucket in range(context.config.features.buckets):
         rows = read_arrow(context.tables, schemas.USER_SEQUENCES, bucket=bucket)
         if len(rows):
-            return Sequences.from_arrow(rows.sort_by(c.USER_ID).combine_chunks().to_batches()[0])
+            return rows.sort_by(c.USER_ID).combine_chunks().to_batches()[0]
     raise ModelError("table 'user_sequences' has no user", remedy="run `recbatch features` on a log with events")
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import pyarrow as pa
 
 from recbatch.allocator import keep_freed_memory
 from recbatch.context import StageContext
@@ -20,6 +18,7 @@ from recbatch.stages.inputs import (
     EVALUATION,
     RELEASE,
     VALIDATION,
+    read_parameters,
     read_popularity,
     sampled_buckets,
     snapshot_times,
@@ -131,7 +130,7 @@ def _save(
         catalogue.neighbours,
         fusion if context.config.model.fused else None,
         artifact.hash_item_ids(catalogue.item_ids),
-        _parameters(read_arrow(context.tables, table)),
+        {name: asdict(one) for name, one in sorted(read_parameters(context.tables, table).items())},
         {"item_index": context.tables.version(schemas.ITEM_INDEX), "normalization": context.tables.version(table)},
         metrics,
     )
@@ -139,17 +138,6 @@ def _save(
         artifact.save(made, Path(scratch) / kind)
         upload_folder(context.spark, Path(scratch) / kind, path)
     return path
-
-
-def _parameters(rows: pa.Table) -> dict[str, dict[str, str | float]]:
-    return {
-        f"{row[c.TABLE_NAME]}.{row[c.COLUMN_NAME]}": {
-            c.METHOD: row[c.METHOD],
-            c.CENTER: row[c.CENTER],
-            c.SCALE: row[c.SCALE],
-        }
-        for row in rows.to_pylist()
-    }
 
 
 class _Bar:

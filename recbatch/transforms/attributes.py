@@ -12,11 +12,22 @@ from recbatch.config.sections import ItemAttribute
 from recbatch.tables import columns as c
 
 _PREFIX = "attribute_"
+ITEM_PRICE = "item_price"
 
 
 def attribute_column(name: str) -> str:
     """The working column of an attribute; the prefix keeps it from meeting a column of the contract."""
     return f"{_PREFIX}{name}"
+
+
+def category_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
+    """The category attributes in the order of the codes in `item_features.categories`."""
+    return sorted(name for name, attribute in attributes.items() if attribute.kind == "category")
+
+
+def number_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
+    """The numeric attributes in the order of `item_features.numbers`; the price in the log comes last."""
+    return [*sorted(name for name, attribute in attributes.items() if attribute.kind == "number"), ITEM_PRICE]
 
 
 def pack_attributes(rows: DataFrame, attributes: Mapping[str, ItemAttribute]) -> DataFrame:

@@ -52,3 +52,8 @@ def apply(column: Column, parameters: Parameters) -> Column:
     """The normalised column as float32, with 0 for a missing value."""
     normalised = (column - F.lit(parameters.center)) / F.lit(parameters.scale)
     return F.coalesce(normalised, F.lit(0.0)).cast("float")
+
+
+def rescaling(current: Parameters, stored: Parameters) -> tuple[float, float]:
+    """(a, b) such that a * x + b is a value normalised by `stored`, for x normalised by `current`."""
+    return current.scale / stored.scale, (current.center - stored.center) / stored.scale
