@@ -63,7 +63,9 @@ def build_session(section: SparkSection, name: str) -> SparkSession:
             remedy="`recbatch doctor` checks Java, the Delta jars and the memory",
         ) from error
     session.sparkContext.setLogLevel("ERROR")
-    logging.getLogger("py4j").setLevel(logging.ERROR)
+    # Both print what our own messages say already, in pages of JSON and Java.
+    for noisy in ("py4j", "SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     return session
 
 

@@ -30,8 +30,8 @@ def read_arrow(
         if bucket is not None:
             rows = rows.where(F.col(c.USER_BUCKET) == bucket)
         return rows.select(*names).toArrow()
-    partitions = None if bucket is None else [(c.USER_BUCKET, "=", str(bucket))]
-    return DeltaTable(folder, version=version).to_pyarrow_table(partitions=partitions, columns=names)
+    filters = None if bucket is None else [(c.USER_BUCKET, "=", bucket)]
+    return DeltaTable(folder, version=version).to_pyarrow_table(filters=filters, columns=names)
 
 
 def export_buckets(store: TableStore, spec: TableSpec, buckets: Iterable[int], folder: Path) -> list[Path]:

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import MapType
 
 from recbatch.cleaning.events import parse_events
 from recbatch.config.sections import CleaningSection, Config, EventsInput, ItemsInput
@@ -89,4 +91,7 @@ def make_context(spark: SparkSession, config: Config, *, version: int = 1, as_of
 
 
 def rows_of(context: StageContext, spec: TableSpec) -> list[dict[str, Any]]:
-    return [row.asDict(recursive=True) for row in context.tables.read(spec).collect()]
+    """The rows of a table as a reader without Spark sees them, which is also quicker; maps come as dictionaries."""
+    maps = [field.name for field in spec.schema if isinstance(field.dataType, MapType)]
+    rows: list[dict[str, Any]] = DeltaTable(context.tables.path(spec)).to_pyarrow_table().to_pylist()
+    return [row | {name: dict(row[name]) for name in maps if row[name] is not None} for row in rows]

@@ -98,14 +98,15 @@ GOOD = st.fixed_dictionaries({name: st.sampled_from(CELLS[name][:2]) for name in
 MESSY = st.fixed_dictionaries({name: st.sampled_from(CELLS[name]) for name in EVENT_COLUMNS})
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(GOOD | MESSY, min_size=1, max_size=25), files=st.integers(1, 4))
 def test_every_row_is_accounted_for_exactly_once(
     spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, rows: list[Row], files: int
 ) -> None:
     folder = _spread(tmp_path_factory.mktemp("messy"), rows, files)
     source, cleaning = events_input(folder), CleaningSection()
-    judgement, codes = parse_events(spark, source, cleaning, None, 0)
+    parsed, codes = parse_events(spark, source, cleaning, None, 0)
+    judgement = parsed.localCheckpoint()
     marked = [row.asDict() for row in judgement.collect()]
     (counts,) = (row.asDict() for row in judgement.agg(*outcome_counts(codes)).collect())
     assert counts["read"] == len(rows) == len(marked)

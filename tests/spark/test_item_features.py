@@ -13,15 +13,14 @@ from recbatch.config.sections import FeaturesSection, ItemAttribute
 from recbatch.features.index import new_entries
 from recbatch.features.item_features import (
     attributes_as_of,
-    category_fields,
     category_values,
     fit_numbers,
     item_features,
-    number_fields,
 )
 from recbatch.tables import columns as c
 from recbatch.tables.schemas import ITEM_FEATURES, ITEMS
 from recbatch.tables.store import in_contract
+from recbatch.transforms.attributes import category_fields, number_fields
 
 JANUARY, MARCH, JUNE = (dt.datetime(2024, month, 1, tzinfo=dt.UTC) for month in (1, 3, 6))
 ATTRIBUTES = {
