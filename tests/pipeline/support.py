@@ -20,6 +20,8 @@ from recbatch.tables.store import TableStore, Transaction
 from tests.pipeline.slice import Slice
 
 QUIET = Progress(lambda _: None, lambda *_: None)
+# Compiling each method once and quickly pays for a short run, if what was compiled has room: 48 MB would not do.
+SHORT_RUN_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 PUBLISHED = ("recommendations", "recommendations_by_user", "default_recommendations", "releases")
 
 

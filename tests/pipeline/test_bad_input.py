@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipeline.slice import ROOT, Slice
+from tests.pipeline.support import SHORT_RUN_JVM
 
 # What a JVM that starts says by itself, before anything of ours.
 _START_UP = re.compile(
@@ -29,8 +30,11 @@ class Answer:
 
 
 def _arguments(raw: Slice, warehouse: Path, *overrides: str) -> list[str]:
-    options = [*raw.options(warehouse), *overrides]
-    return ["clean", "--config", str(ROOT / "conf" / "demo.yaml"), *[a for o in options for a in ("--set", o)]]
+    short_run = warehouse.parent / "short-run.yaml"
+    short_run.write_text(f"spark: {{settings: {{spark.driver.extraJavaOptions: {SHORT_RUN_JVM}}}}}\n")
+    files = [a for file in (ROOT / "conf" / "demo.yaml", short_run) for a in ("--config", str(file))]
+    options = [a for option in (*raw.options(warehouse), *overrides) for a in ("--set", option)]
+    return ["clean", *files, *options]
 
 
 def _run_alone(arguments: list[str], **environment: str) -> Answer:

@@ -21,7 +21,7 @@ from recbatch.stages.score import load_scorer
 from recbatch.tables import schemas
 from tests.pipeline.cluster import SPARK_HOME, standalone_cluster
 from tests.pipeline.slice import ROOT
-from tests.pipeline.support import PUBLISHED, Release, read, rows, versions
+from tests.pipeline.support import PUBLISHED, SHORT_RUN_JVM, Release, read, rows, versions
 
 WORKERS = 2
 _BUILD_SECONDS = 120
@@ -80,8 +80,8 @@ def _submit(master: str, folder: Path, python: Path, package: Path, arguments: l
         "spark.ui.enabled": "false",
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.executor.memory": "900m",
-        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
-        "spark.executor.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": SHORT_RUN_JVM,
+        "spark.executor.extraJavaOptions": SHORT_RUN_JVM,
     }
     command = [
         str(SPARK_HOME / "bin" / "spark-submit"),
