@@ -17,7 +17,7 @@ from recbatch.config import Config, load_config
 
 ROOT = Path(__file__).parents[2]
 HOUSEHOLDS = 50
-FIRST_MONTH = "2017-09"
+FIRST_MONTH = "2017-10"
 UNSOLD_PRODUCTS = 300
 DISCONTINUED_ON = "2017-11-01"
 UNKNOWN_PRODUCT = "999999999"
@@ -67,7 +67,7 @@ class Slice:
 
 
 def make_slice(folder: Path) -> Slice:
-    """Four months of some dozen households, the products that they bought, and a few hundred others."""
+    """Three months of some dozen households, the products that they bought, and a few hundred others."""
     export(folder, HOUSEHOLDS)
     months = sorted((folder / "transactions").iterdir())
     for file in months:

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbatch.model.histories import Sequences
 from recbatch.model.fusion import Fusion
+from recbatch.model.histories import Sequences
 from recbatch.model.neighbours import Neighbours
 
 N_ITEMS = 12

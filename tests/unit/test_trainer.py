@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,18 @@ import torch
 
 from recbatch.config.sections import ModelSection, TrainingSection
 from recbatch.errors import ModelError
+from recbatch.model.fusion import BARE, Popularity
 from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours
 from recbatch.ranking.csr import Csr
 from recbatch.training.dataset import open_sequences
-from recbatch.training.fusion import fit_fusion
+from recbatch.training.fusion import fit_bias, fit_fusion
 from recbatch.training.trainer import FitResult, Inputs, fit, refit, threads
 from recbatch.training.validation import Validation, Window
 
 N_ITEMS = 120
 WINDOW = Window(700, 1001)
-MODEL = ModelSection(dim=16, blocks=1, context_length=20, dropout=0.1)
+MODEL = ModelSection(dim=16, blocks=1, context_length=20, dropout=0.1, fusion_behaviours=20, fusion_decay=0.9)
 FOLLOWING = np.random.default_rng(1).permutation(N_ITEMS)  # what an item leads to
 
 
@@ -164,7 +166,8 @@ def test_fusion_finds_cooccurrence_that_helps_and_leaves_out_what_does_not(input
     truth = Neighbours(
         Csr(torch.arange(N_ITEMS + 1), torch.from_numpy(FOLLOWING.astype(np.int32)), torch.full((N_ITEMS,), 2.0))
     )
-    helped = fit_fusion(untrained, inputs.features, truth, validation, MODEL)
+    flat = Popularity(torch.ones(N_ITEMS), torch.ones(N_ITEMS))
+    helped = fit_fusion(untrained, inputs.features, truth, flat, validation, MODEL)
     assert helped.fusion.lam > 0
     assert helped.ndcg > helped.bare_ndcg + 0.1
     additions = truth.additions(validation.past, helped.fusion)
@@ -172,6 +175,19 @@ def test_fusion_finds_cooccurrence_that_helps_and_leaves_out_what_does_not(input
     nothing = Neighbours(
         Csr(torch.zeros(N_ITEMS + 1, dtype=torch.int64), torch.empty(0, dtype=torch.int32), torch.empty(0))
     )
-    bare = fit_fusion(untrained, inputs.features, nothing, validation, MODEL)
+    bare = fit_fusion(untrained, inputs.features, nothing, flat, validation, MODEL)
     assert bare.fusion.lam == 0
     assert bare.ndcg == bare.bare_ndcg == helped.bare_ndcg
+
+
+def test_the_trend_gets_weight_where_popularity_says_what_is_taken(inputs: Inputs) -> None:
+    untrained = refit(inputs, MODEL, training(), 7, 0, "full", silent)
+    validation = Validation(open_sequences(inputs.files), WINDOW, False, N_ITEMS, seed=7)
+    users, items = validation.encode(untrained, inputs.features)
+    taken = torch.bincount(validation.targets.indices.long(), minlength=N_ITEMS).float()
+    fusion, ndcg = fit_bias(validation, users, items, Popularity(taken, taken), BARE)
+    assert fusion.trend > 0
+    assert ndcg > validation.ndcg(users, items)
+    told = replace(inputs, popularity=Popularity(taken, taken))
+    judged = fit(told, MODEL, training(max_epochs=1), 7, WINDOW, silent)
+    assert judged.curve[0].ndcg >= fit(inputs, MODEL, training(max_epochs=1), 7, WINDOW, silent).curve[0].ndcg
