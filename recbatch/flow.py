@@ -24,7 +24,7 @@ from recbatch.tables.schemas import TableSpec
 class Stage:
     """One step from table versions to table versions.
 
-    `options` names the sections of the configuration that its result depends on: a change elsewhere does not make it
+    `options` names the sections or single options that its result depends on: a change elsewhere does not make it
     run again. `reads_raw` marks the stage whose inputs are the raw files. `uses_as_of` marks the stage that cuts the
     log at `--as-of`.
     """
@@ -95,7 +95,7 @@ STAGES: tuple[Stage, ...] = (
             tables.SNAPSHOTS,
         ),
         writes=(tables.CANDIDATES,),
-        options=("seed", "model", "training", "features"),
+        options=("seed", "model", "training", "features.buckets"),
     ),
     Stage(
         "evaluate",
@@ -110,7 +110,7 @@ STAGES: tuple[Stage, ...] = (
             tables.SNAPSHOTS,
         ),
         writes=(tables.EVALUATIONS, tables.MODELS),
-        options=("seed", "evaluation", "training", "scoring"),
+        options=("seed", "model", "evaluation", "training.sample_share", "features.buckets", "scoring.filter_viewed"),
     ),
     Stage(
         "score",
@@ -125,7 +125,7 @@ STAGES: tuple[Stage, ...] = (
             tables.SNAPSHOTS,
         ),
         writes=(tables.STAGED_RECOMMENDATIONS, tables.STAGED_DEFAULT_RECOMMENDATIONS),
-        options=("scoring",),
+        options=("scoring", "features.buckets"),
     ),
     Stage(
         "publish",
@@ -144,7 +144,7 @@ STAGES: tuple[Stage, ...] = (
             tables.DEFAULT_RECOMMENDATIONS,
             tables.RELEASES,
         ),
-        options=("publishing", "scoring"),
+        options=("publishing", "scoring.k"),
     ),
 )
 

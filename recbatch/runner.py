@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -90,15 +91,21 @@ class Runner:
         inputs = {spec.name: str(self.tables.version(spec)) for spec in stage.reads}
         if stage.reads_raw:
             inputs |= self._raw_files()
-        options = self._config.model_dump(mode="json")
         basis = {
             "code": __version__,
             "stage": stage.name,
             "inputs": inputs,
-            "options": {name: options[name] for name in stage.options},
+            "options": {name: self._option(name) for name in stage.options},
             "as_of": None if self._as_of is None or not stage.uses_as_of else self._as_of.isoformat(),
         }
         return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest(), inputs
+
+    def _option(self, name: str) -> Any:
+        """The value of a section or, with a dot, of one option in it."""
+        value: Any = self._config.model_dump(mode="json")
+        for part in name.split("."):
+            value = value[part]
+        return value
 
     def _raw_files(self) -> dict[str, str]:
         """A hash of names, sizes and times of the raw files: a rewritten file is another input."""
