@@ -62,7 +62,10 @@ def build_session(section: SparkSection, name: str) -> SparkSession:
             f"the Spark session '{name}' cannot start: {cause[0] if cause else type(error).__name__}",
             remedy="`recbatch doctor` checks Java, the Delta jars and the memory",
         ) from error
-    session.sparkContext.setLogLevel("ERROR")
+    # In local mode the executors log into the user's terminal, a stack trace for every row group they cannot read; what
+    # failed is in our own message. On a cluster the driver's log is for operators.
+    local = session.sparkContext.master.startswith("local")
+    session.sparkContext.setLogLevel("FATAL" if local else "ERROR")
     # Both print what our own messages say already, in pages of JSON and Java.
     for noisy in ("py4j", "SQLQueryContextLogger", "DataFrameQueryContextLogger"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
