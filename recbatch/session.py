@@ -64,7 +64,7 @@ def build_session(section: SparkSection, name: str) -> SparkSession:
         ) from error
     # In local mode the executors log into the user's terminal, a stack trace for every row group they cannot read; what
     # failed is in our own message. On a cluster the driver's log is for operators.
-    local = session.sparkContext.master.startswith("local")
+    local = str(session.sparkContext.master).startswith("local")
     session.sparkContext.setLogLevel("FATAL" if local else "ERROR")
     # Both print what our own messages say already, in pages of JSON and Java.
     for noisy in ("py4j", "SQLQueryContextLogger", "DataFrameQueryContextLogger"):

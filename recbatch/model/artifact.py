@@ -61,6 +61,11 @@ def pack(artifact: Artifact) -> dict[str, bytes]:
     csr = artifact.neighbours.csr
     if csr.values is None:
         raise ValueError("neighbours need weights")
+    state = {name: weight.contiguous() for name, weight in artifact.model.state_dict().items()}
+    tensors = {
+        WEIGHTS: write_tensors(state),
+        NEIGHBOURS: write_tensors({"indptr": csr.indptr, "indices": csr.indices, "weights": csr.values}),
+    }
     description = {
         "model": artifact.model.config.model_dump(),
         "shape": asdict(artifact.model.shape),
@@ -70,13 +75,10 @@ def pack(artifact: Artifact) -> dict[str, bytes]:
         "data_versions": artifact.data_versions,
         "metrics": artifact.metrics,
         "code_version": artifact.code_version,
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in tensors.items()},
     }
-    state = {name: weight.contiguous() for name, weight in artifact.model.state_dict().items()}
-    return {
-        WEIGHTS: write_tensors(state),
-        DESCRIPTION: (json.dumps(description, indent=2, sort_keys=True, allow_nan=False) + "\n").encode(),
-        NEIGHBOURS: write_tensors({"indptr": csr.indptr, "indices": csr.indices, "weights": csr.values}),
-    }
+    text = json.dumps(description, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return tensors | {DESCRIPTION: text.encode()}
 
 
 def unpack(files: Mapping[str, bytes], origin: str) -> Artifact:
@@ -90,7 +92,7 @@ def unpack(files: Mapping[str, bytes], origin: str) -> Artifact:
         raise ModelError(f"model '{origin}' lacks {', '.join(missing)}", remedy=_TRAIN_AGAIN)
     try:
         description = json.loads(files[DESCRIPTION])
-        shape = description["shape"]
+        shape, hashes = description["shape"], description["sha256"]
         model = Recommender(
             ModelSection.model_validate(description["model"]),
             Shape(**{**shape, "field_sizes": tuple(shape["field_sizes"])}),
@@ -105,8 +107,10 @@ def unpack(files: Mapping[str, bytes], origin: str) -> Artifact:
         raise ModelError(f"model '{origin}' cannot be read: {error}", remedy=_TRAIN_AGAIN) from error
     _check_tensors(state, {name: weight.shape for name, weight in model.state_dict().items()}, f"{origin}/{WEIGHTS}")
     model.load_state_dict(state)
+    neighbours = _neighbours(csr, model.shape.n_items, f"{origin}/{NEIGHBOURS}")
+    _check_content(files, hashes, origin)
     model.eval()
-    return Artifact(model, _neighbours(csr, model.shape.n_items, f"{origin}/{NEIGHBOURS}"), fusion, **provenance)
+    return Artifact(model, neighbours, fusion, **provenance)
 
 
 def save(artifact: Artifact, folder: Path) -> None:
@@ -143,6 +147,13 @@ def load(folder: Path, item_ids: Sequence[str]) -> Artifact:
             remedy="use the model with the warehouse it was trained in, or train again",
         )
     return artifact
+
+
+def _check_content(files: Mapping[str, bytes], hashes: Mapping[str, str], origin: str) -> None:
+    """A flipped bit in a weight is a plausible number still; only the hash tells."""
+    for name in (WEIGHTS, NEIGHBOURS):
+        if hashlib.sha256(files[name]).hexdigest() != hashes[name]:
+            raise ModelError(f"'{origin}/{name}' is not the file that was saved", remedy=_TRAIN_AGAIN)
 
 
 def _check_tensors(state: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size], origin: str) -> None:
