@@ -1,11 +1,14 @@
-"""The exact K best items of a batch of users over all items, near the speed of the bare matrix product.
+"""The exact K best items of a batch of users over all items, as fast as the machine's fastest matrix product allows.
 
-Pass 1 walks over tiles of items with a float32 matrix product and keeps whatever its error bound cannot rule out.
-Pass 2 scores the few survivors again in a fixed order in float64. So the lists depend on the vectors alone, never on
-batch, tile size or threads.
+A first pass walks over tiles of items with a product in a narrow type and keeps whatever its error bound cannot rule
+out; tiles that cannot reach anyone's list any more are not multiplied at all. The few survivors are scored in a fixed
+order in float64. So the lists depend on the vectors alone: not on batch, tile, arithmetic or threads.
 """
 
 from __future__ import annotations
+
+import threading
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbatch.errors import ModelError
+from recbatch.ranking.candidates import Pool, Vectors, finish
+from recbatch.ranking.catalogue import Catalogue
 from recbatch.ranking.csr import Csr
-from recbatch.ranking.exact import ItemMatrix, Pairs, TopK, best_k, check_finite, error_margin, exact_scores
+from recbatch.ranking.exact import ItemMatrix, TopK, check_finite
+from recbatch.ranking.scan import Masks, Sparse, Tile, push_skipped, scan
+from recbatch.ranking.screen import Arithmetic, Screen, narrow, norms_from_above
 
-__all__ = ["ItemMatrix", "TopK", "top_k"]
+__all__ = ["Catalogue", "ItemMatrix", "TopK", "top_k", "top_k_of"]
 
-_LARGEST_GROUP = 16  # items that share one maximum in pass 1
-_LOWEST = np.finfo(np.float32).min
+_scratch = threading.local()
+_LARGEST_SCORE = 2.0**126
 
 
 def top_k(
@@ -32,84 +39,178 @@ def top_k(
     eligible: Tensor | None = None,
     tile_items: int = 2048,
 ) -> TopK:
+    """As `top_k_of`, for items that are ranked only once."""
+    norms = torch.linalg.vector_norm(users, dim=1) if users.ndim == 2 and len(users) else torch.ones(1)
+    typical = float(norms.nan_to_num(1.0, 1.0).mean()) or 1.0
+    catalogue = Catalogue.create(items, eligible=eligible, typical_norm=typical, tile_items=tile_items)
+    return top_k_of(users, catalogue, k, excluded=excluded, additions=additions)
+
+
+def top_k_of(
+    users: Tensor,
+    catalogue: Catalogue,
+    k: int,
+    *,
+    excluded: Csr | None = None,
+    additions: Csr | None = None,
+    mask_of_user: NDArray[np.int64] | None = None,
+) -> TopK:
     """The k best items of every user by u . v_i + b_i + addition(u, i); ties by `items.tie_rank`, ascending.
 
-    users: (B, d) float32. excluded, additions: Csr with B rows. eligible: (I,) bool, None where every item is.
-    A user with fewer than k items left has a shorter list.
+    users: (B, d) float32. excluded, additions: Csr with B rows. mask_of_user: (B,), the row of `catalogue.masks` that
+    limits the user's items, -1 for none. A user with fewer than k items left has a shorter list.
 
     Raises:
         ModelError: a user vector or an addition is NaN or infinite, or scores can overflow float32.
         ValueError: shapes do not fit.
     """
-    _check(users, items, k, excluded, additions, eligible, tile_items)
-    largest_addition = 0.0
-    if additions is not None and additions.values is not None and len(additions.values):
-        check_finite(additions.values, "score addition")
-        largest_addition = float(additions.values.abs().max())
-    check_finite(users, "user vector")
-    bias = items.bias if eligible is None else items.bias.masked_fill(~eligible, -torch.inf)
-    tile, group = _layout(min(tile_items, max(len(items), 1)), k)
-    pool = _Pool(k, error_margin(users, items, largest_addition), tile // group)
-    added, removed = _by_tile(additions, tile), _by_tile(excluded, tile)
-    buffer = torch.empty(len(users) * tile)
-    for start in range(0, len(items) if len(users) else 0, tile):
-        n = min(tile, len(items) - start)
-        width = -(-n // group) * group
-        scores = buffer[: len(users) * width].view(len(users), width)
-        torch.addmm(bias[start : start + n], users, items.vectors[start : start + n].t(), out=scores[:, :n])
-        scores[:, n:] = -torch.inf
-        if added is not None:
-            at, values = added.positions(start, width)
-            scores.view(-1).index_add_(0, at, values)
-        if removed is not None:
-            scores.view(-1).index_fill_(0, removed.positions(start, width)[0], -torch.inf)
-        pool.collect(scores.view(len(users), group, width // group), start)
-        if pool.is_full():  # more ties than the bound can tell apart: only reference scores can
-            pool.replace(_ranked(users, items, pool.pairs(), additions, k))
-    (rows, cols), scores_ = _ranked(users, items, pool.pairs(), additions, k)
-    indptr = np.searchsorted(rows, np.arange(len(users) + 1))
-    return TopK(torch.from_numpy(indptr), torch.from_numpy(cols.astype(np.int32)), torch.from_numpy(scores_))
+    _check(users, catalogue, k, excluded, additions)
+    item, score = np.empty((len(users), k), np.int32), np.empty((len(users), k), np.float32)
+    found = np.zeros(len(users), np.int64)
+    if catalogue.eligible and len(users):
+        pass_ = _Pass(users, catalogue, k, excluded, additions, mask_of_user)
+        pass_.run()
+        found = finish(pass_.pool, pass_.vectors, k, item, score)
+    listed = np.arange(k) < found[:, None]
+    chosen = item[listed]
+    if catalogue.item_idx is not None:
+        chosen = catalogue.item_idx[chosen]
+    indptr = np.concatenate([[0], found.cumsum()])
+    return TopK(torch.from_numpy(indptr), torch.from_numpy(chosen), torch.from_numpy(score[listed]))
 
 
-def _ranked(
-    users: Tensor, items: ItemMatrix, pairs: Pairs, additions: Csr | None, k: int
-) -> tuple[Pairs, NDArray[np.float32]]:
-    scores = exact_scores(users, items, pairs, additions)
-    best = best_k(pairs, scores, items.tie_rank, k)
-    return (pairs[0][best], pairs[1][best]), scores[best]
+class _Pass:
+    """One walk of a batch of users over the tiles of a catalogue."""
+
+    def __init__(
+        self,
+        users: Tensor,
+        catalogue: Catalogue,
+        k: int,
+        excluded: Csr | None,
+        additions: Csr | None,
+        mask_of_user: NDArray[np.int64] | None,
+    ) -> None:
+        self.catalogue, self.k = catalogue, k
+        items, n_users = catalogue.items, len(users)
+        self.pool = Pool.create(n_users, k)
+        self.excluded = _sparse(excluded, n_users, catalogue.position)
+        self.added = _sparse(additions, n_users, catalogue.position)
+        self.masks = Masks(catalogue.masks, np.full(n_users, -1) if mask_of_user is None else mask_of_user)
+        half = max(1, (1 << (users.shape[1] - 1).bit_length()) // 2)
+        self.vectors = Vectors(
+            users.double().numpy(), items.vectors.numpy(), items.bias.numpy(), items.tie_rank, np.empty(half)
+        )
+        screen = catalogue.screen
+        self.users = narrow(users, screen.arithmetic)
+        norms = torch.linalg.vector_norm(users, dim=1, dtype=torch.float64).numpy()
+        largest = np.zeros(n_users)
+        np.maximum.at(largest, np.repeat(np.arange(n_users), np.diff(self.added.indptr)), np.abs(self.added.values))
+        self.errors, self.margins = screen.errors(self.users, largest)
+        self.reach = catalogue.reach(norms)
+        self.norms = norms_from_above(users)
+        _check_reach(screen, norms, largest)
+
+    def run(self) -> None:
+        """Fill the pool."""
+        screen, n_users = self.catalogue.screen, len(self.norms)
+        size = n_users * int(np.diff(screen.bounds).max())
+        products = _buffer(size, torch.int32 if screen.arithmetic is Arithmetic.INT8 else torch.float32)
+        narrow_products = _buffer(size, torch.bfloat16) if screen.arithmetic is Arithmetic.BFLOAT16 else None
+        skipped = np.zeros((n_users, len(screen.lost_share)), np.bool_)
+        bias, everyone = self.vectors.bias, np.arange(n_users)
+        user_scale = self.users.scale.numpy()
+        for t, (start, stop) in enumerate(zip(screen.bounds[:-1].tolist(), screen.bounds[1:].tolist(), strict=True)):
+            skipped[:, t] = self.reach[t] < self.pool.cut
+            narrowed, rows, scale, error, margin = (
+                self.users.rows,
+                everyone,
+                user_scale,
+                self.errors[t],
+                self.margins[t],
+            )
+            if skipped[:, t].any():
+                rows = np.flatnonzero(~skipped[:, t])
+                if not len(rows):
+                    continue
+                narrowed = narrowed[torch.from_numpy(rows)]
+                scale, error, margin = scale[rows], error[rows], margin[rows]
+            scored = screen.multiply(narrowed, t, products, narrow_products)
+            tile = Tile(
+                start, rows, scale, error, margin, screen.step[start:stop], screen.norm[start:stop], bias[start:stop]
+            )
+            scan(
+                scored.numpy(),
+                screen.hidden,
+                tile,
+                self.excluded,
+                self.added,
+                self.masks,
+                self.pool,
+                self.vectors,
+                self.k,
+            )
+        if len(self.added.indices) and skipped.any():
+            push_skipped(
+                skipped,
+                self.catalogue.tile_items,
+                self.catalogue.eligible,
+                self.norms,
+                self.catalogue.norms,
+                self.excluded,
+                self.added,
+                self.masks,
+                self.pool,
+                self.vectors,
+                self.k,
+            )
 
 
-def _layout(tile_items: int, k: int) -> tuple[int, int]:
-    """Tile width and group size: a tile needs some 2 k groups for its maxima to bound the k-th best score well."""
-    group = _LARGEST_GROUP
-    while group > 1 and tile_items // group < 2 * k:
-        group //= 2
-    return -(-tile_items // group) * group, group
+def _buffer(size: int, dtype: torch.dtype) -> Tensor:
+    """Memory for the products of a tile, kept for the next batch: fresh pages cost more than to fill them."""
+    kept: dict[Any, Tensor] = _scratch.__dict__
+    if dtype not in kept or len(kept[dtype]) < size:
+        kept[dtype] = torch.empty(size, dtype=dtype)
+    return kept[dtype]
 
 
-def _check(
-    users: Tensor,
-    items: ItemMatrix,
-    k: int,
-    excluded: Csr | None,
-    additions: Csr | None,
-    eligible: Tensor | None,
-    tile_items: int,
-) -> None:
-    d = items.vectors.shape[1]
+def _sparse(csr: Csr | None, n_users: int, position: NDArray[np.int32] | None) -> Sparse:
+    """A Csr of the caller's item indices by position in the catalogue, ascending within a row."""
+    if csr is None:
+        indptr = np.zeros(n_users + 1, np.int64)
+        return Sparse(indptr, np.empty(0, np.int32), np.empty(0, np.float32), indptr[:-1].copy())
+    indptr, indices = csr.indptr.numpy(), csr.indices.numpy()
+    values = np.empty(0, np.float32) if csr.values is None else csr.values.numpy()
+    if position is not None:
+        moved = position[indices]
+        order = np.argsort(csr.entry_rows().numpy() * len(position) + moved)
+        indices = moved[order]
+        values = values[order] if len(values) else values
+    return Sparse(indptr, indices, values, indptr[:-1].copy())
+
+
+def _check_reach(screen: Screen, norms: NDArray[np.float64], additions: NDArray[np.float64]) -> None:
+    reach = norms * screen.largest_norm.max() + screen.largest_bias.max() + additions
+    if reach.max() > _LARGEST_SCORE:
+        raise ModelError(
+            f"the score of user vector {int(reach.argmax())} can reach {reach.max():.3g}, beyond float32",
+            remedy="the model diverged: train again with a lower learning rate",
+        )
+
+
+def _check(users: Tensor, catalogue: Catalogue, k: int, excluded: Csr | None, additions: Csr | None) -> None:
+    n_items, d = catalogue.items.vectors.shape
     if users.ndim != 2 or users.shape[1] != d or users.dtype != torch.float32:
         raise ValueError(f"user vectors must be (B, {d}) float32, got {tuple(users.shape)} {users.dtype}")
-    if k < 1 or tile_items < 1:
-        raise ValueError(f"k and tile_items must be at least 1, got {k} and {tile_items}")
-    if eligible is not None and (eligible.shape != (len(items),) or eligible.dtype != torch.bool):
-        raise ValueError(f"eligible must be ({len(items)},) bool, got {tuple(eligible.shape)} {eligible.dtype}")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
     for name, csr in (("excluded", excluded), ("additions", additions)):
         if csr is None:
             continue
         if csr.n_rows != len(users):
             raise ValueError(f"'{name}' has {csr.n_rows} rows for {len(users)} users")
-        if len(csr.indices) and not 0 <= int(csr.indices.min()) <= int(csr.indices.max()) < len(items):
-            raise ValueError(f"'{name}' holds an item_idx outside 0..{len(items) - 1}")
+        if len(csr.indices) and not 0 <= int(csr.indices.min()) <= int(csr.indices.max()) < n_items:
+            raise ValueError(f"'{name}' holds an item_idx outside 0..{n_items - 1}")
     if additions is not None and additions.values is None:
         raise ValueError("'additions' has no values")
     if torch.get_float32_matmul_precision() != "highest":
@@ -118,103 +219,6 @@ def _check(
             f"torch multiplies float32 matrices at precision '{torch.get_float32_matmul_precision()}'",
             remedy="call torch.set_float32_matmul_precision('highest')",
         )
-
-
-class _Tiled:
-    """The entries of a Csr in the order of the tiles they fall in."""
-
-    def __init__(self, csr: Csr, tile: int) -> None:
-        tiles = csr.indices.numpy() // tile
-        order = np.argsort(tiles, kind="stable")
-        self._rows = csr.entry_rows().numpy()[order]
-        self._cols = csr.indices.numpy()[order].astype(np.int64)
-        self._values = torch.empty(0) if csr.values is None else csr.values[torch.from_numpy(order)]
-        self._bounds = np.concatenate([[0], np.bincount(tiles).cumsum()])
-        self._tile = tile
-
-    def positions(self, start: int, width: int) -> tuple[Tensor, Tensor]:
-        """Positions in the flat (B, width) tile that begins at item `start`, and the values there."""
-        t = start // self._tile
-        low, high = self._bounds[np.minimum([t, t + 1], len(self._bounds) - 1)]
-        at = self._rows[low:high] * width + (self._cols[low:high] - start)
-        return torch.from_numpy(at), self._values[low:high]
-
-
-def _by_tile(csr: Csr | None, tile: int) -> _Tiled | None:
-    return None if csr is None or len(csr.indices) == 0 else _Tiled(csr, tile)
-
-
-class _Pool:
-    """The pairs that may still be among the k best of their user, and the running bound that rules out the others.
-
-    The k-th largest of group maxima is a lower bound of the k-th best score, as every group holds another item. It
-    costs a vertical maximum over the tile, where a comparison of every score would cost four times that.
-    """
-
-    def __init__(self, k: int, margin: NDArray[np.float64], groups: int) -> None:
-        n_users = len(margin)
-        self._k, self._margin = k, margin
-        self._cut = np.full(n_users, _LOWEST)  # finite: minus infinity (excluded) never passes
-        # A user's k best group maxima as of the last bound, then `_fill` more that came since.
-        self._maxima = np.full((n_users, 2 * (k + groups)), -np.inf, dtype=np.float32)
-        self._fill = np.zeros(n_users, dtype=np.int64)
-        self._parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-        self._size = 0
-        self._limit = max(1 << 19, 8 * n_users * k)
-
-    def collect(self, scores: Tensor, start: int) -> None:
-        """Keep what may matter of one tile; scores (B, group, n) hold item start + g * n + j at [b, g, j]."""
-        n_users, group, n = scores.shape
-        maxima = scores.amax(1).numpy()
-        rows, j = np.divmod(np.flatnonzero(maxima >= self._cut[:, None]), n)
-        self._note(rows, maxima[rows, j])
-        if len(rows) > n_users * self._k // 2:
-            self._raise_cut()
-            rows, j = np.divmod(np.flatnonzero(maxima >= self._cut[:, None]), n)
-        members = n * np.arange(group)[:, None] + (rows * (group * n) + j)  # (group, hits)
-        values = scores.view(-1).index_select(0, torch.from_numpy(members).view(-1)).numpy()
-        passed = np.flatnonzero(values.reshape(group, -1) >= self._cut[rows])
-        g, hit = np.divmod(passed, max(len(rows), 1))
-        self._parts.append((rows[hit], start + g * n + j[hit], values[passed]))
-        self._size += len(passed)
-
-    def is_full(self) -> bool:
-        """Whether the pool is too large even after dropping what the present bound rules out."""
-        if self._size > self._limit:
-            self.pairs()
-        return self._size > self._limit // 2
-
-    def pairs(self) -> Pairs:
-        """What is left of all tiles so far: user rows and item indices."""
-        self._raise_cut()
-        parts = [np.concatenate(column) for column in zip(*self._parts, strict=True)]
-        if not parts:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        keep = parts[2] >= self._cut[parts[0]]
-        rows, cols, values = (part[keep] for part in parts)
-        self._parts, self._size = [(rows, cols, values)], len(rows)
-        return rows, cols
-
-    def replace(self, ranked: tuple[Pairs, NDArray[np.float32]]) -> None:
-        """Put the k best by reference score in place of all pairs; a reference score is within the bound as well."""
-        (rows, cols), scores = ranked
-        self._parts, self._size = [(rows, cols, scores)], len(rows)
-
-    def _note(self, rows: NDArray[np.int64], maxima: NDArray[np.float32]) -> None:
-        """Remember group maxima that passed; rows ascend. Those below the bound cannot change it."""
-        counts = np.bincount(rows, minlength=len(self._fill))
-        if (self._fill + counts).max() > self._maxima.shape[1] - self._k:
-            self._raise_cut()
-        at = np.arange(len(rows)) + (self._k + self._fill - counts.cumsum() + counts)[rows]
-        self._maxima[rows, at] = maxima
-        self._fill += counts
-
-    def _raise_cut(self) -> None:
-        fill = int(self._fill.max(initial=0))
-        used = self._maxima[:, : self._k + fill]
-        best = np.partition(used, fill, axis=1)[:, fill:]
-        used[:, self._k :] = -np.inf
-        used[:, : self._k] = best
-        self._fill[:] = 0
-        cut = np.nextafter((best[:, 0] - self._margin).astype(np.float32), np.float32(-np.inf))
-        self._cut = np.maximum(cut, _LOWEST)
+    check_finite(users, "user vector")
+    if additions is not None and additions.values is not None:
+        check_finite(additions.values, "score addition")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from recbatch.errors import ModelError
 from recbatch.ranking.csr import Csr
-from recbatch.ranking.topk import ItemMatrix, TopK, top_k
+from recbatch.ranking.screen import Arithmetic
+from recbatch.ranking.topk import Catalogue, ItemMatrix, TopK, top_k, top_k_of
 
 Lists = list[list[tuple[int, float]]]
 
@@ -101,6 +102,9 @@ def draw_case(seed: int, n_users: int, n_items: int, d: int, kind: str) -> tuple
     share_excluded=st.sampled_from([0.0, 0.1, 0.9, 1.0]),
     share_added=st.sampled_from([0.0, 0.2, 1.0]),
     share_eligible=st.sampled_from([0.0, 0.5, 1.0]),
+    arithmetic=st.sampled_from(Arithmetic),
+    typical_norm=st.sampled_from([0.1, 1.0, 30.0]),
+    n_masks=st.integers(0, 2),
 )
 def test_equals_brute_force(
     seed: int,
@@ -113,6 +117,9 @@ def test_equals_brute_force(
     share_excluded: float,
     share_added: float,
     share_eligible: float,
+    arithmetic: Arithmetic,
+    typical_norm: float,
+    n_masks: int,
 ) -> None:
     users, items = draw_case(seed, n_users, n_items, d, kind)
     rng = np.random.default_rng(seed + 1)
@@ -120,15 +127,26 @@ def test_equals_brute_force(
     added = rng.random((n_users, n_items)) < share_added
     additions = np.where(added, rng.normal(size=added.shape).round(1), 0).astype(np.float32)
     eligible = rng.random(n_items) < share_eligible
-    result = top_k(
-        users,
+    masks = rng.random((n_masks, n_items)) < 0.3
+    mask_of_user = rng.integers(-1, n_masks, n_users)
+    catalogue = Catalogue.create(
         items,
+        eligible=torch.from_numpy(eligible),
+        masks=torch.from_numpy(masks),
+        typical_norm=typical_norm,
+        arithmetic=arithmetic,
+        tile_items=tile,
+    )
+    result = top_k_of(
+        users,
+        catalogue,
         k,
         excluded=make_csr(excluded),
         additions=make_csr(added, additions),
-        eligible=torch.from_numpy(eligible),
-        tile_items=tile,
+        mask_of_user=mask_of_user,
     )
+    for user in np.flatnonzero(mask_of_user >= 0):
+        excluded[user] |= ~masks[mask_of_user[user]]
     assert as_lists(result) == brute_force(users, items, k, excluded, additions, eligible)
 
 

@@ -1,0 +1,260 @@
+"""One tile of first-pass products: sparse terms put in, candidates taken out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbatch.compilation import compiled
+from recbatch.ranking.candidates import (
+    LOWEST,
+    STEPS,
+    Pool,
+    Vectors,
+    advance,
+    count,
+    kth_largest,
+    make_room,
+    start_histogram,
+)
+
+_BLOCK = 32  # products compared at a time: a few vector instructions, and one branch for all of them
+
+
+class Sparse(NamedTuple):
+    """A Csr as it is walked through, tile by tile; next[b] is the first entry of user b that is not behind."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    values: NDArray[np.float32]
+    next: NDArray[np.int64]
+
+
+class Masks(NamedTuple):
+    """Which items the users of a segment may get; of_user is -1 for a user who may get all."""
+
+    allowed: NDArray[np.bool_]  # (S, I)
+    of_user: NDArray[np.int64]  # (B,)
+
+
+class Tile(NamedTuple):
+    """Items start..start+n-1 for the users `rows`, known by a product p (R, n), int32 or float32, of narrowed vectors.
+
+    The score of user r for item j is p * scale[r] * step[j] + bias[j], give or take error[r] * norm[j] + margin[r].
+    """
+
+    start: int
+    rows: NDArray[np.int64]  # (R,)
+    scale: NDArray[np.float32]  # (R,)
+    error: NDArray[np.float32]  # (R,)
+    margin: NDArray[np.float32]  # (R,)
+    step: NDArray[np.float32]  # (n,)
+    norm: NDArray[np.float32]  # (n,)
+    bias: NDArray[np.float32]  # (n,)
+
+
+@compiled
+def scan(
+    products: Any,
+    hidden: Any,
+    tile: Tile,
+    excluded: Sparse,
+    added: Sparse,
+    masks: Masks,
+    pool: Pool,
+    vectors: Vectors,
+    k: int,
+) -> None:
+    """Put into the pool what may be among the k best; products are overwritten."""
+    n, n_rows = len(tile.bias), len(tile.rows)
+    groups = 1
+    while groups < 2 * k:
+        groups *= 2
+    maxima = np.empty(groups, np.float32)
+    least = np.empty(n_rows, np.float32)
+    for r in range(n_rows):
+        user = tile.rows[r]
+        line = products[r]
+        if masks.of_user[user] >= 0:
+            allowed = masks.allowed[masks.of_user[user]]
+            for j in range(n):
+                if not allowed[tile.start + j]:
+                    line[j] = hidden
+        if excluded.next[user] < excluded.indptr[user + 1]:
+            _hide(line, hidden, tile.start, n, excluded, user)
+        if added.next[user] < added.indptr[user + 1]:
+            _push_added(line, hidden, tile, r, added, pool, vectors, k)
+        if pool.cut[user] == LOWEST and 2 * groups <= n:
+            _first_cut(line, hidden, tile, r, maxima, pool, k)
+        least[r] = pool.cut[user] - tile.margin[r]
+    marks = _mark_blocks(products, tile.scale, tile.error, tile.step, tile.norm, tile.bias, least)
+    _push_marked(products, hidden, tile, marks, pool, vectors, k)
+
+
+@compiled
+def _hide(line: Any, hidden: Any, start: int, n: int, excluded: Sparse, user: int) -> None:
+    at, end = excluded.next[user], excluded.indptr[user + 1]
+    while at < end and excluded.indices[at] < start:
+        at += 1
+    while at < end and excluded.indices[at] < start + n:
+        line[excluded.indices[at] - start] = hidden
+        at += 1
+    excluded.next[user] = at
+
+
+@compiled
+def _push_added(
+    line: Any, hidden: Any, tile: Tile, r: int, added: Sparse, pool: Pool, vectors: Vectors, k: int
+) -> None:
+    """Items with an addition are taken out of the line, so that the scan need not look for them."""
+    user, n = tile.rows[r], len(tile.bias)
+    at, end = added.next[user], added.indptr[user + 1]
+    while at < end and added.indices[at] < tile.start:
+        at += 1
+    while at < end and added.indices[at] < tile.start + n:
+        j = added.indices[at] - tile.start
+        if line[j] != hidden:
+            score = np.float32(line[j]) * tile.scale[r] * tile.step[j] + tile.bias[j] + added.values[at]
+            error = tile.error[r] * tile.norm[j] + tile.margin[r]
+            line[j] = hidden
+            if score + error >= pool.cut[user]:
+                _push(pool, vectors, k, user, added.indices[at], score - error, score + error, added.values[at])
+        at += 1
+    added.next[user] = at
+
+
+@compiled
+def _first_cut(line: Any, hidden: Any, tile: Tile, r: int, maxima: Any, pool: Pool, k: int) -> None:
+    """A first cut before anything is listed: k groups of items hold one each that reaches the k-th largest maximum."""
+    groups, scale, error = len(maxima), tile.scale[r], tile.error[r]
+    maxima[:] = LOWEST
+    for base in range(0, len(tile.bias) - groups + 1, groups):
+        products, bias = line[base : base + groups], tile.bias[base : base + groups]
+        step, norm = tile.step[base : base + groups], tile.norm[base : base + groups]
+        for g in range(groups):
+            score = np.float32(products[g]) * scale * step[g] + bias[g] - error * norm[g]
+            score = score if products[g] != hidden else LOWEST
+            maxima[g] = score if score > maxima[g] else maxima[g]
+    user, highest = tile.rows[r], maxima.max()
+    cut = kth_largest(maxima, groups, k) - tile.margin[r]
+    if cut > LOWEST:
+        pool.cut[user] = cut
+        start_histogram(pool.histogram, user, cut, highest)
+
+
+@compiled
+def _mark_blocks(products: Any, scale: Any, error: Any, steps: Any, norms: Any, biases: Any, least: Any) -> Any:
+    """(R, blocks): whether an item of the block can reach least[r]. It alone touches every pair, and does no more."""
+    n_rows, n = products.shape
+    marks = np.ones((n_rows, -(-n // _BLOCK)), np.bool_)  # the last block, if it is not full, stays marked
+    for r in range(n_rows):
+        line, row_scale, row_error, row_least = products[r], scale[r], error[r], least[r]
+        for block in range(n // _BLOCK):
+            # Slices, because an index that may be negative keeps the compiler from using vector instructions.
+            base = block * _BLOCK
+            part, bias = line[base : base + _BLOCK], biases[base : base + _BLOCK]
+            step, norm = steps[base : base + _BLOCK], norms[base : base + _BLOCK]
+            reaching = np.int32(0)
+            for j in range(_BLOCK):
+                score = np.float32(part[j]) * row_scale * step[j] + bias[j]
+                reaching |= np.int32(score + row_error * norm[j] >= row_least)
+            marks[r, block] = reaching != 0
+    return marks
+
+
+@compiled
+def _push_marked(products: Any, hidden: Any, tile: Tile, marks: Any, pool: Pool, vectors: Vectors, k: int) -> None:
+    # All fields are taken out once: each time one is, the array's references are counted.
+    scales, errors, margins, steps, norms, biases = tile.scale, tile.error, tile.margin, tile.step, tile.norm, tile.bias
+    items, lows, highs, added, sizes, cuts = pool.item, pool.low, pool.high, pool.added, pool.size, pool.cut
+    histogram = pool.histogram
+    bases, inverses, places, above, counts = (
+        histogram.base,
+        histogram.inverse,
+        histogram.step,
+        histogram.above,
+        histogram.counts,
+    )
+    score, bound, reaching = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
+    for r in range(len(tile.rows)):
+        user, scale, error, margin = tile.rows[r], scales[r], errors[r], margins[r]
+        for block in range(marks.shape[1]):
+            if not marks[r, block]:
+                continue
+            base = block * _BLOCK
+            n = min(_BLOCK, len(biases) - base)
+            line, bias = products[r, base : base + n], biases[base : base + n]
+            step, norm = steps[base : base + n], norms[base : base + n]
+            for j in range(n):
+                score[j] = np.float32(line[j]) * scale * step[j] + bias[j]
+                bound[j] = error * norm[j] + margin
+            found, cut = 0, cuts[user]
+            for j in range(n):  # without a branch to guess wrongly
+                reaching[found] = j
+                found += score[j] + bound[j] >= cut
+            for i in range(found):
+                j = reaching[i]
+                if line[j] != hidden:
+                    size, low = sizes[user], score[j] - bound[j]
+                    items[user, size], added[user, size] = tile.start + base + j, 0
+                    lows[user, size], highs[user, size] = low, score[j] + bound[j]
+                    sizes[user] = size + 1
+                    if low >= bases[user]:
+                        at = np.int64(min((low - bases[user]) * inverses[user], np.float32(STEPS - 1)))
+                        counts[user, at] += 1
+                        above[user] += at >= places[user]
+                        if above[user] - counts[user, places[user]] >= k:
+                            cuts[user] = max(cuts[user], advance(histogram, k, user))
+                    if size + 1 == items.shape[1]:
+                        make_room(pool, vectors, k, user)
+
+
+@compiled
+def push_skipped(
+    skipped: Any,
+    tile_items: int,
+    n_eligible: int,
+    user_norms: Any,
+    item_norms: Any,
+    excluded: Sparse,
+    added: Sparse,
+    masks: Masks,
+    pool: Pool,
+    vectors: Vectors,
+    k: int,
+) -> None:
+    """Add the items whose addition may lift them into the list, though their tile was skipped for the user."""
+    for user in range(len(user_norms)):
+        seen, end = excluded.indptr[user], excluded.indptr[user + 1]
+        for at in range(added.indptr[user], added.indptr[user + 1]):
+            item = added.indices[at]
+            if item >= n_eligible:
+                break
+            if not skipped[user, item // tile_items]:
+                continue
+            value = np.float64(added.values[at])
+            longest = np.float64(user_norms[user]) * item_norms[item]
+            most = vectors.bias[item] + longest + value
+            most += (longest + abs(most)) * 1e-5
+            if most < pool.cut[user]:
+                continue
+            if masks.of_user[user] >= 0 and not masks.allowed[masks.of_user[user], item]:
+                continue
+            while seen < end and excluded.indices[seen] < item:
+                seen += 1
+            if seen < end and excluded.indices[seen] == item:
+                continue
+            _push(pool, vectors, k, user, item, LOWEST, np.float32(most), added.values[at])
+
+
+@compiled
+def _push(pool: Pool, vectors: Vectors, k: int, user: int, item: int, low: Any, high: Any, addition: Any) -> None:
+    n = pool.size[user]
+    pool.item[user, n], pool.low[user, n], pool.high[user, n], pool.added[user, n] = item, low, high, addition
+    pool.size[user] = n + 1
+    if low >= pool.histogram.base[user]:
+        pool.cut[user] = max(pool.cut[user], count(pool.histogram, k, user, low))
+    if n + 1 == pool.item.shape[1]:
+        make_room(pool, vectors, k, user)
