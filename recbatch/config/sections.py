@@ -261,6 +261,8 @@ class ScoringSection(Section):
     partitions: PositiveInt | None = None
     tile_items: PositiveInt = 4096
     batch_users: PositiveInt = 256
+    item_matrix: Literal["auto", "mapped", "copied"] = "auto"
+    commit_seconds: Annotated[float, Field(gt=0)] = 300.0
     default_k: PositiveInt = 100
 
 

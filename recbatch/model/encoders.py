@@ -44,6 +44,21 @@ class ConvBlock(nn.Module):
         x = x + self.dropout(self.narrow(F.silu(self.widen(self.norm_feed(x)))))
         return x
 
+    def at(self, x: Tensor, last: Tensor) -> Tensor:
+        """(B, d): forward(x)[b, last[b]], without what the other positions would cost."""
+        value_weight, gate_weight = self.value_gate.weight.chunk(2)
+        value_bias, gate_bias = self.value_gate.bias.chunk(2)
+        rows = torch.arange(len(x))
+        h = self.norm_mix(x)
+        value = F.linear(h, value_weight, value_bias)
+        reach = last[:, None] - torch.arange(self.short.shape[1])  # (B, K)
+        gate = F.linear(h[rows[:, None], reach.clamp(min=0)], gate_weight, gate_bias)
+        short = (gate * self.short.t() * (reach >= 0)[..., None]).sum(1)
+        lag = last[:, None] - torch.arange(x.shape[1])  # (B, L), negative after the last position
+        long = (value * self.long.t()[lag.clamp(min=0)] * (lag >= 0)[..., None]).sum(1)
+        y = x[rows, last] + self.dropout(self.out(long * F.silu(short)))
+        return y + self.dropout(self.narrow(F.silu(self.widen(self.norm_feed(y)))))  # type: ignore[no-any-return]
+
 
 class ConvEncoder(nn.Module):
     """(B, L, d) behaviours to (B, L, d) states; a state depends on its own and earlier positions only.
@@ -58,3 +73,10 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.blocks(x))  # type: ignore[no-any-return]
+
+    def at(self, x: Tensor, last: Tensor) -> Tensor:
+        """(B, d): the states forward(x)[b, last[b]]; the last block computes no other position."""
+        *earlier, final = self.blocks
+        for block in earlier:
+            x = block(x)
+        return self.norm(final.at(x, last))  # type: ignore[no-any-return, operator]

@@ -58,16 +58,19 @@ class Recommender(nn.Module):
 
     def encode_positions(self, histories: Histories, item_vectors: Tensor) -> Tensor:
         """(B, L, d): the user vector after every position. histories.item_idx are rows of item_vectors (n, d)."""
+        return self.encoder(self._embed(histories, item_vectors))  # type: ignore[no-any-return]
+
+    def _embed(self, histories: Histories, item_vectors: Tensor) -> Tensor:
         x = F.embedding(histories.item_idx, item_vectors) * self.config.dim**0.5
         x = x + self.event_type(histories.event_type) + self.gap(_gap_bucket(histories.event_time))
         x = x + self.amounts(torch.stack([histories.price, histories.quantity], dim=-1))
-        return self.encoder(self.dropout(x))  # type: ignore[no-any-return]
+        return self.dropout(x)  # type: ignore[no-any-return]
 
     def encode(self, histories: Histories, item_vectors: Tensor) -> Tensor:
         """(B, d): the user vector after the last behaviour; zero for a user without any."""
-        states = self.encode_positions(histories, item_vectors)
         last = (histories.lengths - 1).clamp(min=0)
-        return states[torch.arange(len(last)), last] * (histories.lengths > 0)[:, None]
+        states = self.encoder.at(self._embed(histories, item_vectors), last)
+        return states * (histories.lengths > 0)[:, None]
 
 
 def user_vectors(model: Recommender, item_vectors: Tensor, sequences: Sequences) -> Tensor:

@@ -28,6 +28,7 @@ PACKAGES: dict[str, tuple[str, str | None]] = {
     "pandas": ("2.2", "3"),
     "pyarrow": ("18", None),
     "numpy": ("1.26", None),
+    "numba": ("0.60", None),
     "safetensors": ("0.4.3", None),
     "pydantic": ("2.7", None),
     "omegaconf": ("2.3", None),

@@ -118,38 +118,14 @@ class _Pass:
         products = _buffer(size, torch.int32 if screen.arithmetic is Arithmetic.INT8 else torch.float32)
         narrow_products = _buffer(size, torch.bfloat16) if screen.arithmetic is Arithmetic.BFLOAT16 else None
         skipped = np.zeros((n_users, len(screen.lost_share)), np.bool_)
-        bias, everyone = self.vectors.bias, np.arange(n_users)
-        user_scale = self.users.scale.numpy()
-        for t, (start, stop) in enumerate(zip(screen.bounds[:-1].tolist(), screen.bounds[1:].tolist(), strict=True)):
+        everyone = np.arange(n_users)
+        for t in range(len(screen.lost_share)):
             skipped[:, t] = self.reach[t] < self.pool.cut
-            narrowed, rows, scale, error, margin = (
-                self.users.rows,
-                everyone,
-                user_scale,
-                self.errors[t],
-                self.margins[t],
-            )
-            if skipped[:, t].any():
-                rows = np.flatnonzero(~skipped[:, t])
-                if not len(rows):
-                    continue
-                narrowed = narrowed[torch.from_numpy(rows)]
-                scale, error, margin = scale[rows], error[rows], margin[rows]
-            scored = screen.multiply(narrowed, t, products, narrow_products)
-            tile = Tile(
-                start, rows, scale, error, margin, screen.step[start:stop], screen.norm[start:stop], bias[start:stop]
-            )
-            scan(
-                scored.numpy(),
-                screen.hidden,
-                tile,
-                self.excluded,
-                self.added,
-                self.masks,
-                self.pool,
-                self.vectors,
-                self.k,
-            )
+            rows = np.flatnonzero(~skipped[:, t]) if skipped[:, t].any() else everyone
+            if len(rows):
+                narrowed = self.users.rows if rows is everyone else self.users.rows[torch.from_numpy(rows)]
+                scored = screen.multiply(narrowed, t, products, narrow_products).numpy()
+                self._scan(scored, self._tile(t, rows, whole=rows is everyone))
         if len(self.added.indices) and skipped.any():
             push_skipped(
                 skipped,
@@ -164,6 +140,19 @@ class _Pass:
                 self.vectors,
                 self.k,
             )
+
+    def _tile(self, t: int, rows: NDArray[np.int64], *, whole: bool) -> Tile:
+        screen, scale = self.catalogue.screen, self.users.scale.numpy()
+        error, margin = self.errors[t], self.margins[t]
+        if not whole:
+            scale, error, margin = scale[rows], error[rows], margin[rows]
+        start, stop = int(screen.bounds[t]), int(screen.bounds[t + 1])
+        items = slice(start, stop)
+        return Tile(start, rows, scale, error, margin, screen.step[items], screen.norm[items], self.vectors.bias[items])
+
+    def _scan(self, products: NDArray[Any], tile: Tile) -> None:
+        hidden = self.catalogue.screen.hidden
+        scan(products, hidden, tile, self.excluded, self.added, self.masks, self.pool, self.vectors, self.k)
 
 
 def _buffer(size: int, dtype: torch.dtype) -> Tensor:

@@ -1,39 +1,57 @@
-"""What a scoring worker needs, as bytes: the packed model, the vectors of all items, their ids and who may be shown."""
+"""What a scoring worker needs, as one file of tensors: the encoder, all items in visiting order, and their neighbours.
+
+Items are numbered by their place in the catalogue here; `position` takes an item_idx there. The file is safetensors: it
+is read from a broadcast, or mapped into memory, so that the workers of a host share one copy of its pages.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor
 
-from recbatch.model.artifact import Artifact, pack, unpack
-from recbatch.model.fusion import Popularity
+from recbatch.config.sections import ModelSection
+from recbatch.model.artifact import Artifact
+from recbatch.model.fusion import Fusion, Popularity
 from recbatch.model.histories import Sequences
 from recbatch.model.items import ItemFeatures
+from recbatch.model.neighbours import Neighbours
+from recbatch.model.recommender import Recommender, Shape, user_vectors
+from recbatch.ranking.arithmetic import fastest
+from recbatch.ranking.catalogue import Catalogue, visiting_order
+from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
 from recbatch.scoring.explain import measure_kappa
 
-_ITEMS = "items.safetensors"
+_SAMPLED_USERS = 256
+_ENCODER = "encoder."
+_DTYPES = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
 
 
 @dataclass(frozen=True)
 class Scorer:
     """A model ready to score.
 
-    items: every item of the index. eligible: (I,) bool, those that may be recommended. kappa: see `explain`.
-    amounts: (2, 2) float32, (a, b) each for price and quantity: a x + b is the value as the model was trained on it.
+    catalogue: every item of the index, those that may be recommended first. position: (I,) item_idx -> place in it.
+    item_ids: by place. neighbours: by place. kappa: see `explain`. amounts: (2, 2) float32, (a, b) each for price and
+    quantity: a x + b is the value as the model was trained on it.
     """
 
-    artifact: Artifact
-    items: ItemMatrix
-    eligible: Tensor
+    model: Recommender
+    catalogue: Catalogue
+    position: NDArray[np.int32]
     item_ids: pa.Array
+    neighbours: Neighbours
+    fusion: Fusion | None
     kappa: Tensor
     amounts: Tensor
 
@@ -47,50 +65,97 @@ class Scorer:
         eligible: NDArray[np.bool_],
         sample: pa.RecordBatch,
         amounts: Tensor,
+        tile_items: int,
     ) -> Scorer:
-        """Compute the items' vectors and biases once, and the model's kappa on the histories of the users of `sample`.
+        """Compute the items' vectors and biases once, and from the users of `sample` the model's kappa.
 
         Ties are broken by item id in UTF-8 byte order, never by item_idx.
         """
         vectors, bias = artifact.model.item_vectors(features)
         if artifact.fusion is not None:
             bias = artifact.fusion.bias(bias, popularity)
+        histories = as_trained(Sequences.from_arrow(sample), amounts)
+        users = user_vectors(artifact.model, vectors, Sequences.from_arrow(sample.slice(0, _SAMPLED_USERS)))
+        typical_norm = float(torch.linalg.vector_norm(users, dim=1).mean()) or 1.0
+        items = ItemMatrix(vectors, bias, _tie_rank(item_ids))
+        order = visiting_order(items, torch.from_numpy(eligible), typical_norm)
+        position = np.empty(len(order), np.int32)
+        position[order] = np.arange(len(order), dtype=np.int32)
+        at = torch.from_numpy(order)
+        ordered = ItemMatrix(vectors[at], bias[at], torch.from_numpy(items.tie_rank[order]))
         return cls(
-            artifact,
-            ItemMatrix(vectors, bias, _tie_rank(item_ids)),
-            torch.from_numpy(eligible),
-            pa.array(item_ids, pa.string()),
-            measure_kappa(artifact.model, vectors, as_trained(Sequences.from_arrow(sample), amounts)),
+            _without_items(artifact.model.config, artifact.model.shape, artifact.model.state_dict()),
+            _catalogue(ordered, int(eligible.sum()), typical_norm, tile_items),
+            position,
+            pa.array(item_ids, pa.string()).take(pa.array(order)),
+            artifact.neighbours.renumbered(order, position),
+            artifact.fusion,
+            measure_kappa(artifact.model, vectors, histories),
             amounts,
         )
 
     def histories(self, batch: pa.RecordBatch) -> Sequences:
-        """The behaviours of a batch of `user_sequences` rows, in the units of the model."""
-        return as_trained(Sequences.from_arrow(batch), self.amounts)
+        """The behaviours of a batch of `user_sequences` rows: items by place, amounts in the units of the model."""
+        histories = as_trained(Sequences.from_arrow(batch), self.amounts)
+        return Sequences(
+            histories.offsets, histories.columns | {"item_idx": self.position[histories.columns["item_idx"]]}
+        )
 
-    def to_bytes(self) -> dict[str, bytes]:
-        """File name -> content, for `from_bytes` in another process."""
+    def to_bytes(self) -> bytes:
+        """The file for `open_scorer` in another process. The same scorer gives the same bytes."""
         _, offsets, data = self.item_ids.buffers()
+        first, items, csr = self.item_ids.offset, self.catalogue.items, self.neighbours.csr
         tensors = {
-            "vectors": self.items.vectors,
-            "bias": self.items.bias,
-            "tie_rank": torch.from_numpy(self.items.tie_rank),
-            "eligible": self.eligible,
+            "vectors": items.vectors,
+            "bias": items.bias,
+            "tie_rank": torch.from_numpy(items.tie_rank),
+            "position": torch.from_numpy(self.position),
             "kappa": self.kappa,
             "amounts": self.amounts,
-            "id_offsets": torch.from_numpy(np.frombuffer(offsets, np.int32)[: len(self.item_ids) + 1].copy()),
+            "id_offsets": torch.from_numpy(np.frombuffer(offsets, np.int32)[first : first + len(items) + 1].copy()),
             "id_bytes": torch.from_numpy(np.frombuffer(data or b"", np.uint8).copy()),
+            "neighbour_indptr": csr.indptr,
+            "neighbour_indices": csr.indices,
+            "neighbour_weights": self.neighbours.weights,
         }
-        return pack(self.artifact) | {_ITEMS: write_tensors(tensors)}
+        encoder = {_ENCODER + name: weight.contiguous() for name, weight in self.model.state_dict().items()}
+        metadata = {
+            "model": self.model.config.model_dump_json(),
+            "n_event_types": str(self.model.shape.n_event_types),
+            "fusion": json.dumps(None if self.fusion is None else asdict(self.fusion)),
+            "eligible": str(self.catalogue.eligible),
+            "typical_norm": repr(self.catalogue.typical_norm),
+            "tile_items": str(self.catalogue.tile_items),
+        }
+        return write_tensors(tensors | {name: weight for name, weight in encoder.items() if weight.numel()}, metadata)
 
-    @classmethod
-    def from_bytes(cls, files: dict[str, bytes], origin: str) -> Scorer:
-        """Raises ModelError as `artifact.unpack` does; `origin` names the model in it."""
-        tensors = read_tensors(files[_ITEMS])
-        offsets, data = tensors["id_offsets"].numpy(), tensors["id_bytes"].numpy()
-        ids = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
-        items = ItemMatrix(tensors["vectors"], tensors["bias"], tensors["tie_rank"])
-        return cls(unpack(files, origin), items, tensors["eligible"], ids, tensors["kappa"], tensors["amounts"])
+
+def open_scorer(source: bytes | Path) -> Scorer:
+    """The scorer in the bytes of `Scorer.to_bytes`, or in a file of them, which is mapped and not read."""
+    content = np.memmap(source, np.uint8, "c") if isinstance(source, Path) else np.frombuffer(source, np.uint8)
+    tensors, metadata = _parse(content)
+    shape = Shape(0, (), 0, int(metadata["n_event_types"]))
+    config = ModelSection.model_validate_json(metadata["model"])
+    state = {name.removeprefix(_ENCODER): value for name, value in tensors.items() if name.startswith(_ENCODER)}
+    items = ItemMatrix(tensors["vectors"], tensors["bias"], tensors["tie_rank"])
+    offsets, data = tensors["id_offsets"].numpy(), tensors["id_bytes"].numpy()
+    csr = Csr(tensors["neighbour_indptr"], tensors["neighbour_indices"], tensors["neighbour_weights"])
+    fusion = json.loads(metadata["fusion"])
+    return Scorer(
+        _without_items(config, shape, state),
+        _catalogue(items, int(metadata["eligible"]), float(metadata["typical_norm"]), int(metadata["tile_items"])),
+        tensors["position"].numpy(),
+        pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data)),
+        Neighbours(csr),
+        None if fusion is None else Fusion(**fusion),
+        tensors["kappa"],
+        tensors["amounts"],
+    )
+
+
+def digest(content: bytes) -> str:
+    """What names a scorer: two of the same digest give the same lists."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def as_trained(histories: Sequences, amounts: Tensor) -> Sequences:
@@ -101,6 +166,34 @@ def as_trained(histories: Sequences, amounts: Tensor) -> Sequences:
             values = columns[name]
             columns[name] = np.where(values == 0, values, a * values + b).astype(np.float32)
     return Sequences(histories.offsets, columns)
+
+
+def _catalogue(items: ItemMatrix, eligible: int, typical_norm: float, tile_items: int) -> Catalogue:
+    masks = np.empty((0, len(items)), np.bool_)
+    return Catalogue(items, None, eligible, typical_norm, masks, fastest(items.vectors.shape[1]), tile_items)
+
+
+def _without_items(config: ModelSection, shape: Shape, state: dict[str, Tensor]) -> Recommender:
+    """The model without its item tower, whose vectors are computed already and which is as large as they are."""
+    model = Recommender(config, Shape(0, (), 0, shape.n_event_types))
+    kept = {name: weight for name, weight in state.items() if not name.startswith("items.")}
+    missing = model.load_state_dict(kept, strict=False)
+    if missing.unexpected_keys or any(not name.startswith("items.") for name in missing.missing_keys):
+        raise ValueError(f"encoder lacks {missing.missing_keys} or has too much {missing.unexpected_keys}")
+    return model.eval()
+
+
+def _parse(content: NDArray[np.uint8]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, as views of a safetensors file's bytes, and its metadata."""
+    size = int(content[:8].view("<u8")[0])
+    header: dict[str, Any] = json.loads(content[8 : 8 + size].tobytes())
+    metadata = header.pop("__metadata__")
+    tensors = {}
+    for name, entry in header.items():
+        low, high = (8 + size + offset for offset in entry["data_offsets"])
+        values = content[low:high].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        tensors[name] = torch.from_numpy(values if values.flags.writeable else values.copy())
+    return tensors, metadata
 
 
 def _tie_rank(item_ids: list[str]) -> Tensor:

@@ -15,11 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbatch.model.fusion import Fusion
+from recbatch.model.fusion import BARE, Fusion
 from recbatch.model.histories import Sequences
 from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender, user_vectors
@@ -32,10 +33,10 @@ _SAMPLED_USERS = 64
 
 @dataclass(frozen=True)
 class Evidence:
-    """For N list entries: the item_idx of the behaviour (int64), and which of the two terms was the larger."""
+    """For N list entries: the item of the behaviour, and which of the two terms was the larger."""
 
     because: NDArray[np.int64]
-    reason: NDArray[np.object_]
+    reason: pa.Array
 
 
 def measure_kappa(model: Recommender, item_vectors: Tensor, sequences: Sequences) -> Tensor:
@@ -63,27 +64,13 @@ def explain(
 ) -> Evidence:
     """The evidence for every entry of the lists of B users, in the order of `best`."""
     length = len(kappa) if fusion is None else max(len(kappa), fusion.behaviours)
-    counts = np.diff(best.indptr.numpy())
-    row = np.repeat(np.arange(len(histories)), counts)
-    rank = np.arange(len(row)) - best.indptr.numpy()[row]
-    item = best.item_idx.numpy().astype(np.int64)
     behaviour = _newest_first(histories, length)
-    network = _similarity(item_vectors, kappa, behaviour, row, rank, item)
-    cooccurrence = np.zeros_like(network)
-    if fusion is not None:
-        _, shares = neighbours.contributions(histories, row, item, fusion)
-        total = shares.sum(1, keepdims=True)
-        # Rounding may leave a remainder just below zero where one behaviour holds the whole sum.
-        rest = np.maximum(total - shares, 0.0)
-        drop = fusion.lam * (np.log1p(total / fusion.eps) - np.log1p(rest / fusion.eps))
-        cooccurrence[:, : fusion.behaviours] = drop
-    of_user = behaviour[row]
-    evidence = np.where(of_user >= 0, network + cooccurrence, -np.inf)
-    chosen = evidence.argmax(1)
-    at = np.arange(len(row))
-    larger = cooccurrence[at, chosen] > network[at, chosen]
-    reason = np.where(larger, BY_COOCCURRENCE, BY_SIMILARITY).astype(object)
-    return Evidence(of_user[at, chosen], reason)
+    similarity = _similarity(item_vectors, kappa, behaviour, best)
+    chosen, by_count = neighbours.evidence(behaviour, best, similarity, fusion or BARE)
+    row = np.repeat(np.arange(len(histories)), np.diff(best.indptr.numpy()))
+    because = np.where(chosen >= 0, behaviour[row, np.maximum(chosen, 0)], -1)
+    names = pa.array([BY_SIMILARITY, BY_COOCCURRENCE], pa.string())
+    return Evidence(because, names.take(pa.array(by_count.astype(np.int8))))
 
 
 def _newest_first(histories: Sequences, length: int) -> NDArray[np.int64]:
@@ -96,20 +83,15 @@ def _newest_first(histories: Sequences, length: int) -> NDArray[np.int64]:
     return behaviour
 
 
-def _similarity(
-    item_vectors: Tensor,
-    kappa: Tensor,
-    behaviour: NDArray[np.int64],
-    row: NDArray[np.int64],
-    rank: NDArray[np.int64],
-    item: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """(N, length): kappa(p) * v_h . v_i for every entry and behaviour; 0 beyond the network's context."""
-    lists = np.zeros((len(behaviour), int(rank.max(initial=-1)) + 1), dtype=np.int64)
-    lists[row, rank] = item
-    context = behaviour[:, : len(kappa)]
-    past = item_vectors[torch.from_numpy(np.maximum(context, 0))]  # (B, context, d)
-    products = torch.bmm(item_vectors[torch.from_numpy(lists)], past.transpose(1, 2)) * kappa  # (B, K, context)
-    network = np.zeros((len(row), behaviour.shape[1]))
-    network[:, : context.shape[1]] = products.numpy()[row, rank]
-    return network
+def _similarity(item_vectors: Tensor, kappa: Tensor, behaviour: NDArray[np.int64], best: TopK) -> NDArray[np.float32]:
+    """(N, context): kappa(p) * v_h . v_i for every entry and behaviour of the network's context."""
+    bounds = best.indptr.numpy()
+    counts = np.diff(bounds)
+    row = np.repeat(np.arange(len(behaviour)), counts)
+    rank = np.arange(len(row)) - bounds[row]
+    lists = torch.zeros(len(behaviour), int(counts.max(initial=0)), dtype=torch.int64)
+    lists[torch.from_numpy(row), torch.from_numpy(rank)] = best.item_idx.long()
+    past = item_vectors[torch.from_numpy(np.maximum(behaviour[:, : len(kappa)], 0))]  # (B, context, d)
+    past *= kappa[:, None]
+    products: NDArray[np.float32] = torch.bmm(item_vectors[lists], past.transpose(1, 2)).numpy()  # (B, K, context)
+    return products.reshape(-1, products.shape[2]) if len(row) == lists.numel() else products[row, rank]

@@ -2,125 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import torch
-from pyspark import Broadcast
-from pyspark.sql import DataFrame
+from pyspark import SparkContext
+from pyspark.accumulators import AccumulatorParam
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.config.sections import ScoringSection
-from recbatch.model.recommender import user_vectors
-from recbatch.ranking.csr import Csr
-from recbatch.ranking.topk import top_k
-from recbatch.scoring.bundle import Scorer
-from recbatch.scoring.explain import explain
+from recbatch.scoring.bundle import Scorer, digest
+from recbatch.scoring.worker import Meters, Request, Shipped, score_partition
 from recbatch.tables import columns as c
 
-_LISTS = (c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME, c.PRICE, c.QUANTITY)
-_OUTPUT = pa.schema(
-    [
-        (c.USER_ID, pa.string()),
-        (c.USER_BUCKET, pa.int32()),
-        (c.RANK, pa.int32()),
-        (c.ITEM_ID, pa.string()),
-        (c.SCORE, pa.float32()),
-        (c.BECAUSE_ITEM_ID, pa.string()),
-        (c.REASON, pa.string()),
-    ]
-)
-_OUTPUT_DDL = (
+_BEHAVIOURS = (c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME, c.PRICE, c.QUANTITY)
+_LISTS_DDL = (
     f"{c.USER_ID} string, {c.USER_BUCKET} int, {c.RANK} int, {c.ITEM_ID} string, {c.SCORE} float, "
-    f"{c.BECAUSE_ITEM_ID} string, {c.REASON} string"
+    f"{c.BECAUSE_ITEM_ID} string, {c.REASON} string, {c.USER_FINGERPRINT} bigint"
 )
-# One entry: a worker serves one model at a time, and keeps it between tasks because Spark reuses the process.
-_loaded: dict[str, Scorer] = {}
+# From here on a second copy in every worker costs more than the detour over a file.
+_LARGE = 32 << 20
+
+
+@contextmanager
+def shipped_to_workers(spark: SparkContext, scorer: Scorer, section: ScoringSection) -> Iterator[Shipped]:
+    """Bring a scorer to the workers of all hosts: once a worker, or once a host where it is large."""
+    content = scorer.to_bytes()
+    name = digest(content)
+    mapped = section.item_matrix == "mapped" or (section.item_matrix == "auto" and len(content) > _LARGE)
+    if not mapped:
+        broadcast = spark.broadcast(content)
+        try:
+            yield Shipped(name, broadcast, None)
+        finally:
+            broadcast.destroy()
+        return
+    with tempfile.TemporaryDirectory(prefix="recbatch-scorer-") as folder:
+        file = Path(folder) / f"{name}.safetensors"
+        file.write_bytes(content)
+        spark.addFile(str(file))
+        yield Shipped(name, None, file.name)
+
+
+def create_meters(spark: SparkContext) -> Meters:
+    """Counters that tasks add to when they end."""
+    seconds = [spark.accumulator(0.0, _Seconds()) for _ in range(3)]
+    return Meters(spark.accumulator(0), *seconds)
+
+
+def prepared(sequences: DataFrame, scorer: Scorer, section: ScoringSection) -> DataFrame:
+    """The behaviours that the model reads, the seen items, and a fingerprint of all of it: one row a user.
+
+    Two users of the same fingerprint have the same list, as far as one model is concerned.
+    """
+    used = scorer.model.config.context_length
+    if scorer.fusion is not None:
+        used = max(used, scorer.fusion.behaviours)
+    tails = {name: F.expr(f"slice({name}, greatest(size({name}) - {used - 1}, 1), {used})") for name in _BEHAVIOURS}
+    lean = sequences.select(c.USER_ID, c.USER_BUCKET, *[column.alias(name) for name, column in tails.items()], c.SEEN)
+    return lean.withColumn(c.USER_FINGERPRINT, _fingerprint(section.filter_viewed))
+
+
+def _fingerprint(filter_viewed: bool) -> Column:
+    # Nulls are skipped and lists are run together by the hash, so that their lengths are part of it.
+    of = [*_BEHAVIOURS, c.SEEN] if filter_viewed else list(_BEHAVIOURS)
+    return F.xxhash64(*[part for name in of for part in (F.size(name), F.col(name))])
 
 
 def recommend(
-    sequences: DataFrame,
-    files: Broadcast[dict[str, bytes]],
-    model_version: str,
-    section: ScoringSection,
-    partitions: int,
+    users: DataFrame, shipped: Shipped, section: ScoringSection, partitions: int, meters: Meters
 ) -> DataFrame:
-    """`section.k` rows a user: the exact best items over all eligible ones, with score and reason.
+    """`section.k` rows a user: the exact best items over all eligible ones, with score, reason and fingerprint.
 
-    sequences: rows of `user_sequences`. files: a broadcast `Scorer.to_bytes()`. A bucket is scored by one task, so
-    that writing by bucket makes one file a bucket.
+    users: `prepared` ones. A bucket is scored by one task, so that writing by bucket makes one file a bucket.
     """
-    behaviours = _behaviours_used(files)
-    tail = f"slice({{0}}, greatest(size({{0}}) - {behaviours - 1}, 1), {behaviours})"
-    lean = sequences.select(
-        c.USER_ID, c.USER_BUCKET, *[F.expr(tail.format(name)).alias(name) for name in _LISTS], c.SEEN
-    )
+    request = Request(section.k, section.filter_viewed, section.batch_users)
     # Without a number of its own the stage would be coalesced to one task.
-    spread = lean.repartitionById(partitions, c.USER_BUCKET)
-    return spread.mapInArrow(_score_partition(files, model_version, section), _OUTPUT_DDL)
+    spread = users.repartitionById(partitions, c.USER_BUCKET)
+    return spread.mapInArrow(score_partition(shipped, request, meters), _LISTS_DDL)
 
 
-def _behaviours_used(files: Broadcast[dict[str, bytes]]) -> int:
-    artifact = Scorer.from_bytes(files.value, "broadcast").artifact
-    fused = 0 if artifact.fusion is None else artifact.fusion.behaviours
-    return max(artifact.model.config.context_length, fused)
+class _Seconds(AccumulatorParam[float]):
+    def zero(self, value: float) -> float:
+        return 0.0
 
-
-def _score_partition(
-    files: Broadcast[dict[str, bytes]], model_version: str, section: ScoringSection
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        # Executors share a machine: every worker computes on the one core that Spark counts for its task.
-        torch.set_num_threads(1)
-        if model_version not in _loaded:
-            _loaded.clear()
-            _loaded[model_version] = Scorer.from_bytes(files.value, model_version)
-        for batch in batches:
-            for start in range(0, batch.num_rows, section.batch_users):
-                yield score_batch(_loaded[model_version], batch.slice(start, section.batch_users), section)
-
-    return score
-
-
-def score_batch(scorer: Scorer, batch: pa.RecordBatch, section: ScoringSection) -> pa.RecordBatch:
-    """The lists of the users of `batch` (rows of `user_sequences`), users in the order of the batch.
-
-    Raises:
-        ModelError: a vector or score is not finite.
-    """
-    histories = scorer.histories(batch)
-    artifact = scorer.artifact
-    users = user_vectors(artifact.model, scorer.items.vectors, histories)
-    fusion = artifact.fusion
-    best = top_k(
-        users,
-        scorer.items,
-        section.k,
-        excluded=_seen(batch) if section.filter_viewed else None,
-        additions=None if fusion is None else artifact.neighbours.additions(histories, fusion),
-        eligible=scorer.eligible,
-        tile_items=section.tile_items,
-    )
-    lengths = np.diff(best.indptr.numpy())
-    row = np.repeat(np.arange(batch.num_rows), lengths)
-    evidence = explain(scorer.items.vectors, scorer.kappa, artifact.neighbours, fusion, histories, best)
-    taken = pa.array(row)
-    return pa.RecordBatch.from_arrays(
-        [
-            batch.column(c.USER_ID).take(taken),
-            batch.column(c.USER_BUCKET).take(taken),
-            pa.array((np.arange(len(row)) - best.indptr.numpy()[row] + 1).astype(np.int32)),
-            scorer.item_ids.take(pa.array(best.item_idx.numpy())),
-            pa.array(best.score.numpy()),
-            scorer.item_ids.take(pa.array(evidence.because, mask=evidence.because < 0)),
-            pa.array(evidence.reason, pa.string()),
-        ],
-        schema=_OUTPUT,
-    )
-
-
-def _seen(batch: pa.RecordBatch) -> Csr:
-    column = batch.column(c.SEEN)
-    offsets = np.asarray(column.offsets, dtype=np.int64)
-    return Csr(torch.from_numpy(offsets - offsets[0]), torch.from_numpy(column.flatten().to_numpy().copy()))
+    def addInPlace(self, value1: float, value2: float) -> float:  # noqa: N802
+        return value1 + value2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,11 @@ from recbatch.model.artifact import Artifact
 from recbatch.model.items import ItemFeatures
 from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.defaults import default_recommendations
-from recbatch.scoring.recommend import recommend
+from recbatch.scoring.plan import bucket_groups, calibrate
+from recbatch.scoring.progress import watched
+from recbatch.scoring.recommend import create_meters, prepared, recommend, shipped_to_workers
+from recbatch.scoring.staging import Staging
+from recbatch.scoring.worker import Meters, Request, Shipped
 from recbatch.stages.inputs import CHAMPION, RELEASE, load_artifact, read_parameters, read_popularity, snapshot_times
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
@@ -35,31 +40,69 @@ def score(context: StageContext) -> StageResult:
     Raises:
         ModelError: there is no champion, its artifact does not fit the tables, or a score is not finite.
     """
-    tables, config = context.tables, context.config
+    tables, section = context.tables, context.config.scoring
     model = _champion(context)
     scorer = load_scorer(context, model[c.MODEL_PATH])
-    sequences = tables.read(schemas.USER_SEQUENCES)
-    users = tables.rows(schemas.USER_SEQUENCES)
-    pairs = users * len(scorer.items)
+    users, items = tables.rows(schemas.USER_SEQUENCES), scorer.catalogue.eligible
+    pairs = users * items
     context.progress.notify(
-        f"scoring {users:,} users x {len(scorer.items):,} items = {pairs:,} pairs with model {model[c.MODEL_VERSION]}"
+        f"scoring {users:,} users x {items:,} items = {pairs:,} pairs with model {model[c.MODEL_VERSION]}"
     )
-    shipped = context.spark.sparkContext.broadcast(scorer.to_bytes())
     began = time.monotonic()
-    lists = recommend(sequences, shipped, model[c.MODEL_VERSION], config.scoring, _partitions(context))
-    tables.replace(schemas.STAGED_RECOMMENDATIONS, _stamped(context, lists, model), context.transaction)
+    meters = create_meters(context.spark.sparkContext)
+    with (
+        shipped_to_workers(context.spark.sparkContext, scorer, section) as shipped,
+        watched(meters, context.progress, users, items),
+    ):
+        _stage_lists(context, scorer, shipped, meters, model)
     seconds = time.monotonic() - began
-    shipped.destroy()
     defaults = default_recommendations(
-        tables.read(schemas.ITEM_FEATURES), tables.read(schemas.ITEM_POPULARITY), config.scoring.default_k
+        tables.read(schemas.ITEM_FEATURES), tables.read(schemas.ITEM_POPULARITY), section.default_k
     )
     tables.replace(schemas.STAGED_DEFAULT_RECOMMENDATIONS, _stamped(context, defaults, model), context.transaction)
-    rows = tables.rows(schemas.STAGED_RECOMMENDATIONS)
+    scored = meters.users.value
     return StageResult(
-        row_counts={"users": users, "items": len(scorer.items), "pairs": pairs, "recommendations": rows},
-        figures={"seconds": seconds, "pairs_a_second": pairs / seconds},
-        message=f"{pairs:,} pairs in {seconds:.1f} s, {pairs / seconds / 1e6:,.1f} million a second, written",
+        row_counts={
+            "users": users,
+            "users_scored": scored,
+            "items": items,
+            "pairs": scored * items,
+            "recommendations": tables.rows(schemas.STAGED_RECOMMENDATIONS),
+        },
+        figures={
+            "seconds": seconds,
+            "encoding_seconds": meters.encoding.value,
+            "ranking_seconds": meters.ranking.value,
+            "explaining_seconds": meters.explaining.value,
+            "pairs_a_second": scored * items / seconds,
+        },
+        message=f"{scored:,} of {users:,} users scored, {scored * items:,} pairs in {seconds:.1f} s, "
+        f"{scored * items / seconds / 1e6:,.1f} million a second, written",
     )
+
+
+def _stage_lists(
+    context: StageContext, scorer: Scorer, shipped: Shipped, meters: Meters, model: dict[str, Any]
+) -> None:
+    """Write the lists of all buckets that a killed attempt at this run has not written, group by group."""
+    tables, section = context.tables, context.config.scoring
+    spec, version = schemas.STAGED_RECOMMENDATIONS, context.transaction.version
+    request = Request(section.k, section.filter_viewed, section.batch_users)
+    signature = f"{shipped.digest}/{section.k}/{section.filter_viewed}"
+    staging = Staging(tables.read(spec) if tables.has_contract(spec) else None, signature, version)
+    users = prepared(tables.read(schemas.USER_SEQUENCES), scorer, section)
+    n_buckets = context.config.features.buckets
+    missing = sorted(set(range(n_buckets)) - staging.done())
+    expected = calibrate(scorer, _sample(context), request).seconds_a_user * tables.rows(schemas.USER_SEQUENCES)
+    expected *= len(missing) / n_buckets / context.spark.sparkContext.defaultParallelism
+    for group in bucket_groups(missing, expected, section.commit_seconds):
+        tasks = min(_partitions(context), len(group))
+        score_users = partial(recommend, shipped=shipped, section=section, partitions=tasks, meters=meters)
+        with staging.lists(users, group, score_users) as lists:
+            marked = lists.withColumns({c.SCORER_DIGEST: F.lit(signature), c.TXN_VERSION: F.lit(version).cast("long")})
+            # The last group takes with it what is left of a warehouse that had more buckets.
+            beyond = n_buckets if group[-1] == missing[-1] else None
+            tables.replace_buckets(spec, _stamped(context, marked, model), group, beyond)
 
 
 def load_scorer(context: StageContext, path: str) -> Scorer:
@@ -82,6 +125,7 @@ def load_scorer(context: StageContext, path: str) -> Scorer:
         np.asarray(features[c.ELIGIBLE].to_pylist(), dtype=np.bool_),
         _sample(context),
         _stacked(units, [f"events.{c.PRICE}", f"events.{c.QUANTITY}"]),
+        context.config.scoring.tile_items,
     )
 
 

@@ -196,7 +196,13 @@ _DEFAULT_COLUMNS: dict[str, t.DataType] = {
     c.AS_OF: _TIME,
     c.RUN_ID: _STRING,
 }
-STAGED_RECOMMENDATIONS = TableSpec("staged_recommendations", _struct(**_RECOMMENDATION_COLUMNS), (c.USER_BUCKET,))
+# What tells a later run which buckets are scored already, and which users have changed since.
+_STAGED_COLUMNS: dict[str, t.DataType] = _RECOMMENDATION_COLUMNS | {
+    c.USER_FINGERPRINT: _LONG,
+    c.SCORER_DIGEST: _STRING,
+    c.TXN_VERSION: _LONG,
+}
+STAGED_RECOMMENDATIONS = TableSpec("staged_recommendations", _struct(**_STAGED_COLUMNS), (c.USER_BUCKET,))
 STAGED_DEFAULT_RECOMMENDATIONS = TableSpec("staged_default_recommendations", _struct(**_DEFAULT_COLUMNS))
 RECOMMENDATIONS = TableSpec("recommendations", _struct(**_RECOMMENDATION_COLUMNS), (c.USER_BUCKET,), published=True)
 DEFAULT_RECOMMENDATIONS = TableSpec("default_recommendations", _struct(**_DEFAULT_COLUMNS), published=True)

@@ -9,6 +9,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
 from recbatch.errors import InputContractError, UsageError
+from recbatch.tables import columns as c
 from recbatch.tables.files import file_system, hadoop_path, java_cause
 from recbatch.tables.schemas import TableSpec
 
@@ -66,6 +67,26 @@ class TableStore:
         """Replace the whole table by `rows` in one commit and return the version that holds them."""
         return self._write(spec, rows, transaction, "overwrite")
 
+    def has_contract(self, spec: TableSpec) -> bool:
+        """Whether the table exists with the columns of its contract; an older release may have left it with fewer."""
+        return self.version(spec) is not None and set(self.read(spec).columns) == set(spec.schema.names)
+
+    def replace_buckets(self, spec: TableSpec, rows: DataFrame, buckets: list[int], beyond: int | None) -> int:
+        """Replace some `user_bucket`s, and those from `beyond` on, in one commit; returns the version that holds them.
+
+        Doing it twice gives the same table, so that no transaction version is needed.
+        """
+        writer = in_contract(spec, rows).write.format("delta").mode("overwrite").partitionBy(*spec.partition_by)
+        if self.has_contract(spec):
+            chosen = f"{c.USER_BUCKET} in ({', '.join(map(str, buckets))})"
+            writer = writer.option(
+                "replaceWhere", chosen if beyond is None else f"{chosen} or {c.USER_BUCKET} >= {beyond}"
+            )
+        else:
+            writer = writer.option("overwriteSchema", "true")
+        writer.save(self.path(spec))
+        return self._latest(spec)
+
     def append(self, spec: TableSpec, rows: DataFrame, transaction: Transaction) -> int:
         """Add `rows` in one commit and return the version that holds them."""
         return self._write(spec, rows, transaction, "append")
@@ -81,6 +102,9 @@ class TableStore:
         if spec.partition_by:
             writer = writer.partitionBy(*spec.partition_by)
         writer.save(self.path(spec))
+        return self._latest(spec)
+
+    def _latest(self, spec: TableSpec) -> int:
         version = self.version(spec)
         if version is None:
             raise RuntimeError(f"table '{spec.name}' has no version after a write to {self.path(spec)}")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from recbatch.scoring.recommend import recommend
+from recbatch.scoring.recommend import create_meters, prepared, recommend, shipped_to_workers
 from recbatch.session import delta_jar_folder
 from recbatch.stages.score import load_scorer
 from recbatch.tables import schemas
@@ -152,10 +152,10 @@ def test_the_lists_are_those_that_local_mode_makes_of_the_same_tables(release: R
     assert submission.exit_code == 0, submission.output[-6000:] + submission.logs
     context = release.context(release.slice.config(submission.warehouse))
     (model,) = rows(submission.warehouse, "models")
-    shipped = release.spark.sparkContext.broadcast(load_scorer(context, model["path"]).to_bytes())
-    sequences = context.tables.read(schemas.USER_SEQUENCES)
-    local = recommend(sequences, shipped, "of-the-cluster", context.config.scoring, 3).toArrow()
-    shipped.destroy()
+    scorer, section, spark = load_scorer(context, model["path"]), context.config.scoring, release.spark.sparkContext
+    users = prepared(context.tables.read(schemas.USER_SEQUENCES), scorer, section)
+    with shipped_to_workers(spark, scorer, section) as shipped:
+        local = recommend(users, shipped, section, 3, create_meters(spark)).toArrow()
     assert _scores(read(submission.warehouse, "recommendations")) == _scores(local)
 
 

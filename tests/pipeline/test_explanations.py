@@ -33,7 +33,7 @@ def share_of_upheld_reasons(scorer: Scorer, release: Release) -> tuple[float, in
     user = np.array([user_at[one] for one in lists["user_id"].to_pylist()])
     item = np.array([item_at[one] for one in lists["item_id"].to_pylist()])
     because = np.array([item_at[one] for one in lists["because_item_id"].to_pylist()])
-    named, other = _positions(histories, scorer.artifact.model.config.context_length, user, because, generator)
+    named, other = _positions(histories, scorer.model.config.context_length, user, because, generator)
     kept = other >= 0
     user, item, named, other = user[kept], item[kept], named[kept], other[kept]
     start, stop = histories.offsets[user], histories.offsets[user + 1]
@@ -61,14 +61,16 @@ def _positions(
 
 def _scores(scorer: Scorer, histories: Sequences, item: Indices) -> NDArray[np.float64]:
     """(N,) the fused score of item[n] after history n, in float64."""
-    fusion, items = scorer.artifact.fusion, scorer.items
+    fusion, items = scorer.fusion, scorer.catalogue.items
     assert fusion is not None
-    vectors = user_vectors(scorer.artifact.model, items.vectors, histories).double()
+    vectors = user_vectors(scorer.model, items.vectors, histories).double()
     chosen = torch.from_numpy(item)
     scores: NDArray[np.float64] = ((vectors * items.vectors[chosen].double()).sum(1) + items.bias[chosen]).numpy()
-    _, terms = scorer.artifact.neighbours.contributions(histories, np.arange(len(item)), item, fusion)
-    added: NDArray[np.float64] = fusion.lam * np.log1p(terms.sum(1) / fusion.eps)
-    return scores + added
+    additions = scorer.neighbours.additions(histories, fusion)
+    assert additions.values is not None
+    added = torch.zeros(len(item), len(items))
+    added[additions.entry_rows(), additions.indices.long()] = additions.values
+    return scores + added[torch.arange(len(item)), chosen].numpy()
 
 
 def test_the_named_behaviour_matters_more_than_another(release: Release) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recbatch.model.recommender import user_vectors
 from recbatch.scoring.bundle import Scorer
-from recbatch.scoring.recommend import recommend
+from recbatch.scoring.recommend import create_meters, prepared, recommend, shipped_to_workers
 from recbatch.stages.score import load_scorer
 from recbatch.tables import schemas
 from tests.pipeline.support import Release, read, rows
@@ -49,8 +49,9 @@ def scorer(release: Release) -> Scorer:
 def oracle(release: Release, scorer: Scorer) -> Oracle:
     sequences = read(release.warehouse, "user_sequences").sort_by("user_id").combine_chunks()
     histories = scorer.histories(sequences.to_batches()[0])
-    users = user_vectors(scorer.artifact.model, scorer.items.vectors, histories).numpy().astype(np.float64)
-    scores = users @ scorer.items.vectors.numpy().astype(np.float64).T + scorer.items.bias.numpy().astype(np.float64)
+    items = scorer.catalogue.items
+    users = user_vectors(scorer.model, items.vectors, histories).numpy().astype(np.float64)
+    scores = users @ items.vectors.numpy().astype(np.float64).T + items.bias.numpy().astype(np.float64)
     _add_cooccurrence(scores, release, scorer, sequences["item_idx"].to_pylist())
     item_ids = scorer.item_ids.to_pylist()
     user_ids = sequences["user_id"].to_pylist()
@@ -70,7 +71,7 @@ def _add_cooccurrence(
     scores: NDArray[np.float64], release: Release, scorer: Scorer, histories: list[list[int]]
 ) -> None:
     """lam * log(1 + c(u, i) / eps), written out as the documentation states it."""
-    fusion = scorer.artifact.fusion
+    fusion = scorer.fusion
     assert fusion is not None
     neighbours = {
         row["item_idx"]: list(zip(row["neighbours"], row["weights"], strict=True))
@@ -82,21 +83,25 @@ def _add_cooccurrence(
             for neighbour, weight in neighbours.get(item, []):
                 found[neighbour] += fusion.decay**position * weight
         for item, total in found.items():
-            scores[user, item] += fusion.lam * np.log1p(total / fusion.eps)
+            scores[user, scorer.position[item]] += fusion.lam * np.log1p(total / fusion.eps)
 
 
 def _score_again(
-    release: Release, scorer: Scorer, layout: tuple[int, int, int], *, filter_viewed: bool = True
+    release: Release,
+    scorer: Scorer,
+    layout: tuple[int, int, int],
+    *,
+    filter_viewed: bool = True,
+    item_matrix: str = "auto",
 ) -> list[tuple[object, ...]]:
     partitions, tile_items, batch_users = layout
-    changes = {"tile_items": tile_items, "batch_users": batch_users, "filter_viewed": filter_viewed}
+    changes = {"batch_users": batch_users, "filter_viewed": filter_viewed, "item_matrix": item_matrix}
     section = release.config.scoring.model_copy(update=changes)
-    context = release.context()
-    shipped = release.spark.sparkContext.broadcast(scorer.to_bytes())
-    sequences = context.tables.read(schemas.USER_SEQUENCES)
-    lists = recommend(sequences, shipped, "scored-again", section, partitions).toArrow()
-    shipped.destroy()
-    return _entries(lists)
+    tiled = replace(scorer, catalogue=replace(scorer.catalogue, tile_items=tile_items))
+    users = prepared(release.context().tables.read(schemas.USER_SEQUENCES), scorer, section)
+    spark = release.spark.sparkContext
+    with shipped_to_workers(spark, tiled, section) as shipped:
+        return _entries(recommend(users, shipped, section, partitions, create_meters(spark)).toArrow())
 
 
 def _entries(lists: pa.Table) -> list[tuple[object, ...]]:
@@ -138,6 +143,11 @@ def test_published_lists_are_those_of_the_brute_force(release: Release, oracle: 
     assert not oracle.eligible.all()
     unresolved = _compare(lists, oracle, release.config.scoring.k, filter_viewed=True)
     assert unresolved <= 0.01 * len(lists)
+
+
+def test_workers_that_map_the_item_matrix_make_the_same_lists(release: Release, scorer: Scorer) -> None:
+    mapped = _score_again(release, scorer, LAYOUTS[0], item_matrix="mapped")
+    assert mapped == _entries(read(release.warehouse, "recommendations"))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

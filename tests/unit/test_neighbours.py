@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from recbatch.model.fusion import Fusion
 from recbatch.model.histories import Sequences
 from recbatch.model.neighbours import Neighbours
+from recbatch.ranking.exact import TopK
 
 N_ITEMS = 12
 
@@ -95,19 +96,39 @@ def test_additions_do_not_depend_on_the_batch(weights: dict[int, dict[int, float
         assert torch.equal(alone.values, row.values)
 
 
-@settings(max_examples=100, deadline=None)
-@given(weights=weight_tables, histories=history_lists, item=st.integers(0, N_ITEMS + 1))
-def test_contributions_are_the_terms_of_the_sum(
-    weights: dict[int, dict[int, float]], histories: list[list[int]], item: int
+@settings(max_examples=150, deadline=None)
+@given(
+    weights=weight_tables,
+    histories=history_lists,
+    listed=st.lists(st.integers(0, N_ITEMS + 1), unique=True, max_size=6),
+    context=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_the_evidence_is_what_the_score_loses_without_the_behaviour(
+    weights: dict[int, dict[int, float]], histories: list[list[int]], listed: list[int], context: int, seed: int
 ) -> None:
-    fusion = Fusion(lam=1.0, eps=1.0, behaviours=4, decay=0.5)
-    row, items = np.arange(len(histories)), np.full(len(histories), item)
-    behaviour, term = make_neighbours(weights).contributions(make_sequences(histories), row, items, fusion)
-    for u, history in enumerate(histories):
-        recent = list(reversed(history[-4:]))
-        assert behaviour[u].tolist() == recent + [-1] * (4 - len(recent))
-        expected = [0.5**back * weights.get(h, {}).get(item, 0.0) for back, h in enumerate(recent)]
-        assert term[u].tolist() == pytest.approx(expected + [0.0] * (4 - len(recent)))
+    fusion = Fusion(lam=0.7, eps=0.3, behaviours=4, decay=0.5)
+    n = len(listed)
+    best = TopK(
+        torch.arange(len(histories) + 1) * n,
+        torch.tensor(listed * len(histories), dtype=torch.int32),
+        torch.zeros(n * len(histories)),
+    )
+    recent = [list(reversed(history[-4:])) for history in histories]
+    behaviours = np.array([row + [-1] * (4 - len(row)) for row in recent], dtype=np.int64).reshape(-1, 4)
+    similarity = np.random.default_rng(seed).normal(size=(n * len(histories), context)).astype(np.float32)
+    chosen, by_count = make_neighbours(weights).evidence(behaviours, best, similarity, fusion)
+    for entry in range(len(chosen)):
+        row, item = recent[entry // n], listed[entry % n]
+        share = [0.5**back * weights.get(h, {}).get(item, 0.0) for back, h in enumerate(row)]
+        drop = [0.7 * (math.log1p(sum(share) / 0.3) - math.log1p(max(sum(share) - one, 0) / 0.3)) for one in share]
+        network = [float(similarity[entry, back]) if back < context else 0.0 for back in range(len(row))]
+        evidence = [left + right for left, right in zip(drop, network, strict=True)]
+        if row:
+            assert evidence[chosen[entry]] == pytest.approx(max(evidence), abs=1e-9)
+            assert by_count[entry] == (drop[chosen[entry]] > network[chosen[entry]])
+        else:
+            assert chosen[entry] == -1
 
 
 def test_a_neighbour_listed_twice_is_refused() -> None:

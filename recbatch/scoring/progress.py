@@ -1,0 +1,36 @@
+"""What a scoring job has done so far, while it runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from recbatch.context import Progress
+from recbatch.scoring.worker import Meters
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+@contextmanager
+def watched(meters: Meters, progress: Progress, users: int, items: int) -> Iterator[None]:
+    """Report users done, pairs a second and the time left, until the block ends. Tasks report when they end."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        began = time.monotonic()
+        while not ended.wait(_SECONDS_BETWEEN_LOOKS):
+            done, seconds = meters.users.value, time.monotonic() - began
+            if done:
+                rate = done * items / seconds / 1e6
+                left = seconds * (users - done) / done
+                progress.advance("scoring users", done, users, f"{rate:,.0f} million pairs/s, {left:,.0f} s left")
+
+    thread = threading.Thread(target=watch, name="scoring progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,144 @@
+"""What runs in a Python worker: batches of users in, their lists out. No Spark session and no table is at hand here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyspark import Accumulator, Broadcast, SparkFiles
+
+from recbatch.allocator import keep_freed_memory
+from recbatch.model.recommender import user_vectors
+from recbatch.ranking.csr import Csr
+from recbatch.ranking.topk import top_k_of
+from recbatch.scoring.bundle import Scorer, open_scorer
+from recbatch.scoring.explain import explain
+from recbatch.tables import columns as c
+
+LISTS = pa.schema(
+    [
+        (c.USER_ID, pa.string()),
+        (c.USER_BUCKET, pa.int32()),
+        (c.RANK, pa.int32()),
+        (c.ITEM_ID, pa.string()),
+        (c.SCORE, pa.float32()),
+        (c.BECAUSE_ITEM_ID, pa.string()),
+        (c.REASON, pa.string()),
+        (c.USER_FINGERPRINT, pa.int64()),
+    ]
+)
+# One entry: a worker serves one model at a time, and keeps it between tasks because Spark reuses the process.
+_loaded: dict[str, Scorer] = {}
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """How workers get the scorer of this digest: as a broadcast, or as a file that Spark brought to the host."""
+
+    digest: str
+    content: Broadcast[bytes] | None
+    file_name: str | None
+
+    def open(self) -> Scorer:
+        """The scorer; opened once a worker."""
+        if self.digest not in _loaded:
+            _loaded.clear()
+            source = Path(SparkFiles.get(self.file_name)) if self.file_name else None
+            _loaded[self.digest] = open_scorer(source or self.content.value)  # type: ignore[union-attr]
+        return _loaded[self.digest]
+
+
+@dataclass(frozen=True)
+class Meters:
+    """Sums over all tasks: users scored, and seconds of encoding, ranking, explaining and all that a worker did."""
+
+    users: Accumulator[int]
+    encoding: Accumulator[float]
+    ranking: Accumulator[float]
+    explaining: Accumulator[float]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the kernel."""
+
+    k: int
+    filter_viewed: bool
+    batch_users: int
+
+
+def score_partition(
+    shipped: Shipped, request: Request, meters: Meters
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """For mapInArrow: rows of `user_sequences` with a fingerprint to rows of LISTS."""
+
+    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        # Executors share a machine: every worker computes on the one core that Spark counts for its task.
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        scorer = shipped.open()
+        for batch in batches:
+            for start in range(0, batch.num_rows, request.batch_users):
+                yield score_batch(scorer, batch.slice(start, request.batch_users), request, meters)
+
+    return score
+
+
+def score_batch(
+    scorer: Scorer, batch: pa.RecordBatch, request: Request, meters: Meters | None = None
+) -> pa.RecordBatch:
+    """The lists of the users of `batch`, users in the order of the batch.
+
+    Raises:
+        ModelError: a vector or score is not finite.
+    """
+    histories, fusion, items = scorer.histories(batch), scorer.fusion, scorer.catalogue.items
+    began = time.perf_counter()
+    users = user_vectors(scorer.model, items.vectors, histories)
+    encoded = time.perf_counter()
+    best = top_k_of(
+        users,
+        scorer.catalogue,
+        request.k,
+        excluded=_seen(scorer, batch) if request.filter_viewed else None,
+        additions=None if fusion is None else scorer.neighbours.additions(histories, fusion),
+    )
+    ranked = time.perf_counter()
+    evidence = explain(items.vectors, scorer.kappa, scorer.neighbours, fusion, histories, best)
+    if meters is not None:
+        meters.users.add(batch.num_rows)
+        meters.encoding.add(encoded - began)
+        meters.ranking.add(ranked - encoded)
+        meters.explaining.add(time.perf_counter() - ranked)
+    lengths = np.diff(best.indptr.numpy())
+    row = np.repeat(np.arange(batch.num_rows), lengths)
+    taken = pa.array(row)
+    return pa.RecordBatch.from_arrays(
+        [
+            batch.column(c.USER_ID).take(taken),
+            batch.column(c.USER_BUCKET).take(taken),
+            pa.array((np.arange(len(row)) - best.indptr.numpy()[row] + 1).astype(np.int32)),
+            scorer.item_ids.take(pa.array(best.item_idx.numpy())),
+            pa.array(best.score.numpy()),
+            scorer.item_ids.take(pa.array(evidence.because, mask=evidence.because < 0)),
+            evidence.reason,
+            batch.column(c.USER_FINGERPRINT).take(taken),
+        ],
+        schema=LISTS,
+    )
+
+
+def _seen(scorer: Scorer, batch: pa.RecordBatch) -> Csr:
+    column = batch.column(c.SEEN)
+    offsets = np.asarray(column.offsets, dtype=np.int64) - column.offsets[0].as_py()
+    n_items = len(scorer.position)
+    # Row and place as one number: sorting those orders every row by place.
+    keys = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) * n_items
+    keys += scorer.position[column.flatten().to_numpy()]
+    keys.sort()
+    return Csr(torch.from_numpy(offsets), torch.from_numpy((keys % n_items).astype(np.int32)))
