@@ -34,7 +34,9 @@ class Artifact:
     """Everything that scoring needs, and where it came from.
 
     item_ids_sha256: `hash_item_ids` of the first model.shape.n_items ids. fusion: None scores with the bare network.
-    normalization, data_versions, metrics: plain JSON values, kept as given.
+    normalization, data_versions, metrics: plain JSON values, kept as given. kappa: by position from the end, what the
+    network's score loses without a behaviour (see `scoring.explain`). typical_norm: of a user vector. Both are measured
+    on users of the training, so that they change with the model alone.
     """
 
     model: Recommender
@@ -44,6 +46,8 @@ class Artifact:
     normalization: Mapping[str, Any]
     data_versions: Mapping[str, Any]
     metrics: Mapping[str, float]
+    kappa: tuple[float, ...] = ()
+    typical_norm: float = 1.0
     code_version: str = __version__
 
 
@@ -74,6 +78,8 @@ def pack(artifact: Artifact) -> dict[str, bytes]:
         "normalization": artifact.normalization,
         "data_versions": artifact.data_versions,
         "metrics": artifact.metrics,
+        "kappa": artifact.kappa,
+        "typical_norm": artifact.typical_norm,
         "code_version": artifact.code_version,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in tensors.items()},
     }
@@ -101,8 +107,8 @@ def unpack(files: Mapping[str, bytes], origin: str) -> Artifact:
         fusion = None if description["fusion"] is None else Fusion(**description["fusion"])
         provenance = {
             name: description[name]
-            for name in ("item_ids_sha256", "normalization", "data_versions", "metrics", "code_version")
-        }
+            for name in ("item_ids_sha256", "normalization", "data_versions", "metrics", "typical_norm", "code_version")
+        } | {"kappa": tuple(description["kappa"])}
     except (SafetensorError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ModelError(f"model '{origin}' cannot be read: {error}", remedy=_TRAIN_AGAIN) from error
     _check_tensors(state, {name: weight.shape for name, weight in model.state_dict().items()}, f"{origin}/{WEIGHTS}")

@@ -25,15 +25,13 @@ from recbatch.model.fusion import Fusion, Popularity
 from recbatch.model.histories import Sequences
 from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours
-from recbatch.model.recommender import Recommender, Shape, user_vectors
+from recbatch.model.recommender import Recommender, Shape
 from recbatch.ranking.arithmetic import fastest
 from recbatch.ranking.catalogue import Catalogue, visiting_order
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
-from recbatch.scoring.explain import measure_kappa
 
-_SAMPLED_USERS = 256
-_ENCODER = "encoder."
+_ENCODER, _DESCRIPTION = "encoder.", "scorer"
 _DTYPES = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
 
 
@@ -63,34 +61,30 @@ class Scorer:
         popularity: Popularity,
         item_ids: list[str],
         eligible: NDArray[np.bool_],
-        sample: pa.RecordBatch,
         amounts: Tensor,
         tile_items: int,
     ) -> Scorer:
-        """Compute the items' vectors and biases once, and from the users of `sample` the model's kappa.
+        """Compute the items' vectors and biases once.
 
         Ties are broken by item id in UTF-8 byte order, never by item_idx.
         """
         vectors, bias = artifact.model.item_vectors(features)
         if artifact.fusion is not None:
             bias = artifact.fusion.bias(bias, popularity)
-        histories = as_trained(Sequences.from_arrow(sample), amounts)
-        users = user_vectors(artifact.model, vectors, Sequences.from_arrow(sample.slice(0, _SAMPLED_USERS)))
-        typical_norm = float(torch.linalg.vector_norm(users, dim=1).mean()) or 1.0
         items = ItemMatrix(vectors, bias, _tie_rank(item_ids))
-        order = visiting_order(items, torch.from_numpy(eligible), typical_norm)
+        order = visiting_order(items, torch.from_numpy(eligible), artifact.typical_norm)
         position = np.empty(len(order), np.int32)
         position[order] = np.arange(len(order), dtype=np.int32)
         at = torch.from_numpy(order)
         ordered = ItemMatrix(vectors[at], bias[at], torch.from_numpy(items.tie_rank[order]))
         return cls(
             _without_items(artifact.model.config, artifact.model.shape, artifact.model.state_dict()),
-            _catalogue(ordered, int(eligible.sum()), typical_norm, tile_items),
+            _catalogue(ordered, int(eligible.sum()), artifact.typical_norm, tile_items),
             position,
             pa.array(item_ids, pa.string()).take(pa.array(order)),
             artifact.neighbours.renumbered(order, position),
             artifact.fusion,
-            measure_kappa(artifact.model, vectors, histories),
+            torch.tensor(artifact.kappa),
             amounts,
         )
 
@@ -103,8 +97,11 @@ class Scorer:
 
     def to_bytes(self) -> bytes:
         """The file for `open_scorer` in another process. The same scorer gives the same bytes."""
-        _, offsets, data = self.item_ids.buffers()
-        first, items, csr = self.item_ids.offset, self.catalogue.items, self.neighbours.csr
+        _, buffer, data = self.item_ids.buffers()
+        items, csr, first = self.catalogue.items, self.neighbours.csr, self.item_ids.offset
+        offsets = np.frombuffer(buffer, np.int32)[first : first + len(items) + 1].copy()
+        # Buffers are longer than what is in them.
+        ids = np.frombuffer(data or b"", np.uint8)[: offsets[-1]].copy()
         tensors = {
             "vectors": items.vectors,
             "bias": items.bias,
@@ -112,38 +109,40 @@ class Scorer:
             "position": torch.from_numpy(self.position),
             "kappa": self.kappa,
             "amounts": self.amounts,
-            "id_offsets": torch.from_numpy(np.frombuffer(offsets, np.int32)[first : first + len(items) + 1].copy()),
-            "id_bytes": torch.from_numpy(np.frombuffer(data or b"", np.uint8).copy()),
+            "id_offsets": torch.from_numpy(offsets),
+            "id_bytes": torch.from_numpy(ids),
             "neighbour_indptr": csr.indptr,
             "neighbour_indices": csr.indices,
             "neighbour_weights": self.neighbours.weights,
         }
         encoder = {_ENCODER + name: weight.contiguous() for name, weight in self.model.state_dict().items()}
-        metadata = {
-            "model": self.model.config.model_dump_json(),
-            "n_event_types": str(self.model.shape.n_event_types),
-            "fusion": json.dumps(None if self.fusion is None else asdict(self.fusion)),
-            "eligible": str(self.catalogue.eligible),
-            "typical_norm": repr(self.catalogue.typical_norm),
-            "tile_items": str(self.catalogue.tile_items),
+        description = {
+            "model": self.model.config.model_dump(),
+            "n_event_types": self.model.shape.n_event_types,
+            "fusion": None if self.fusion is None else asdict(self.fusion),
+            "eligible": self.catalogue.eligible,
+            "typical_norm": self.catalogue.typical_norm,
+            "tile_items": self.catalogue.tile_items,
         }
+        # One entry: safetensors writes several in any order.
+        metadata = {_DESCRIPTION: json.dumps(description, sort_keys=True)}
         return write_tensors(tensors | {name: weight for name, weight in encoder.items() if weight.numel()}, metadata)
 
 
 def open_scorer(source: bytes | Path) -> Scorer:
     """The scorer in the bytes of `Scorer.to_bytes`, or in a file of them, which is mapped and not read."""
     content = np.memmap(source, np.uint8, "c") if isinstance(source, Path) else np.frombuffer(source, np.uint8)
-    tensors, metadata = _parse(content)
-    shape = Shape(0, (), 0, int(metadata["n_event_types"]))
-    config = ModelSection.model_validate_json(metadata["model"])
+    tensors, description = _parse(content)
+    shape = Shape(0, (), 0, description["n_event_types"])
+    config = ModelSection.model_validate(description["model"])
     state = {name.removeprefix(_ENCODER): value for name, value in tensors.items() if name.startswith(_ENCODER)}
     items = ItemMatrix(tensors["vectors"], tensors["bias"], tensors["tie_rank"])
     offsets, data = tensors["id_offsets"].numpy(), tensors["id_bytes"].numpy()
     csr = Csr(tensors["neighbour_indptr"], tensors["neighbour_indices"], tensors["neighbour_weights"])
-    fusion = json.loads(metadata["fusion"])
+    fusion = description["fusion"]
     return Scorer(
         _without_items(config, shape, state),
-        _catalogue(items, int(metadata["eligible"]), float(metadata["typical_norm"]), int(metadata["tile_items"])),
+        _catalogue(items, description["eligible"], description["typical_norm"], description["tile_items"]),
         tensors["position"].numpy(),
         pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data)),
         Neighbours(csr),
@@ -183,17 +182,17 @@ def _without_items(config: ModelSection, shape: Shape, state: dict[str, Tensor])
     return model.eval()
 
 
-def _parse(content: NDArray[np.uint8]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors, as views of a safetensors file's bytes, and its metadata."""
+def _parse(content: NDArray[np.uint8]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors, as views of a safetensors file's bytes, and its description."""
     size = int(content[:8].view("<u8")[0])
     header: dict[str, Any] = json.loads(content[8 : 8 + size].tobytes())
-    metadata = header.pop("__metadata__")
+    description = json.loads(header.pop("__metadata__")[_DESCRIPTION])
     tensors = {}
     for name, entry in header.items():
         low, high = (8 + size + offset for offset in entry["data_offsets"])
         values = content[low:high].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
         tensors[name] = torch.from_numpy(values if values.flags.writeable else values.copy())
-    return tensors, metadata
+    return tensors, description
 
 
 def _tie_rank(item_ids: list[str]) -> Tensor:

@@ -13,6 +13,7 @@ item of the behaviour with the most evidence; of equals, the latest.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,8 +40,15 @@ class Evidence:
     reason: pa.Array
 
 
-def measure_kappa(model: Recommender, item_vectors: Tensor, sequences: Sequences) -> Tensor:
-    """(context_length,) float32: kappa by position from the end, over the first users of `sequences`."""
+class Measured(NamedTuple):
+    """kappa by position from the end, and the mean norm of a user vector."""
+
+    kappa: tuple[float, ...]
+    typical_norm: float
+
+
+def measure(model: Recommender, item_vectors: Tensor, sequences: Sequences) -> Measured:
+    """What the artifact of a model says of its users, over the first of `sequences`."""
     length = model.config.context_length
     start, stop = sequences.last(length)
     start, stop = start[:_SAMPLED_USERS], stop[:_SAMPLED_USERS]
@@ -56,7 +64,9 @@ def measure_kappa(model: Recommender, item_vectors: Tensor, sequences: Sequences
         change = whole[torch.from_numpy(users)] - user_vectors(model, item_vectors, without)
         projected[position] = (change * removed).sum()
         norm[position] = (removed * removed).sum()
-    return projected / norm.clamp(min=torch.finfo(torch.float32).tiny)
+    kappa = projected / norm.clamp(min=torch.finfo(torch.float32).tiny)
+    typical = float(torch.linalg.vector_norm(whole, dim=1).mean()) if len(whole) else 1.0
+    return Measured(tuple(kappa.tolist()), typical or 1.0)
 
 
 def explain(

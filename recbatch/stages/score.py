@@ -123,7 +123,6 @@ def load_scorer(context: StageContext, path: str) -> Scorer:
         read_popularity(tables, schemas.ITEM_POPULARITY, len(item_ids)),
         item_ids,
         np.asarray(features[c.ELIGIBLE].to_pylist(), dtype=np.bool_),
-        _sample(context),
         _stacked(units, [f"events.{c.PRICE}", f"events.{c.QUANTITY}"]),
         context.config.scoring.tile_items,
     )

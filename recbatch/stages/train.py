@@ -14,6 +14,7 @@ from recbatch.model.fusion import Fusion
 from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender
+from recbatch.scoring.explain import Measured, measure
 from recbatch.stages.inputs import (
     EVALUATION,
     RELEASE,
@@ -74,7 +75,8 @@ def train(context: StageContext) -> StageResult:
         model = refit(
             inputs, config.model, config.training, config.seed, fitted.epochs, fitted.loss, _Bar(context, "refit")
         )
-        path = _save(context, version, RELEASE, model, current, fused.fusion, metrics)
+        measured = measure(model, model.item_vectors(current.features)[0], open_sequences(inputs.files)[0])
+        path = _save(context, version, RELEASE, model, current, fused.fusion, metrics, measured)
     row = (version, context.transaction.version, path, metrics, cuts[RELEASE], context.run_id)
     frame = context.spark.createDataFrame([row], schemas.CANDIDATES.schema)
     context.tables.append(schemas.CANDIDATES, frame, context.transaction)
@@ -122,6 +124,7 @@ def _save(
     catalogue: _Catalogue,
     fusion: Fusion,
     metrics: dict[str, float],
+    measured: Measured | None = None,
 ) -> str:
     path = f"{context.tables.root}/model_artifacts/{version}/{kind}"
     table = schemas.NORMALIZATION if kind == RELEASE else schemas.EVALUATION_NORMALIZATION
@@ -133,6 +136,7 @@ def _save(
         {name: asdict(one) for name, one in sorted(read_parameters(context.tables, table).items())},
         {"item_index": context.tables.version(schemas.ITEM_INDEX), "normalization": context.tables.version(table)},
         metrics,
+        *(measured or ()),
     )
     with tempfile.TemporaryDirectory(prefix="recbatch-model-") as scratch:
         artifact.save(made, Path(scratch) / kind)

@@ -38,6 +38,8 @@ def artifact() -> Artifact:
         normalization={"price": {"center": 1.5, "scale": 0.1}},
         data_versions={"events": 3},
         metrics={"ndcg@10": 0.25},
+        kappa=(0.5, 0.25),
+        typical_norm=6.5,
     )
 
 
@@ -48,7 +50,16 @@ def test_what_is_saved_is_loaded(artifact: Artifact, tmp_path: Path) -> None:
         assert torch.equal(loaded.model.state_dict()[name], weight)
     assert not loaded.model.training
     assert (loaded.model.config, loaded.model.shape) == (artifact.model.config, artifact.model.shape)
-    for field in ("fusion", "item_ids_sha256", "normalization", "data_versions", "metrics", "code_version"):
+    for field in (
+        "fusion",
+        "item_ids_sha256",
+        "normalization",
+        "data_versions",
+        "metrics",
+        "kappa",
+        "typical_norm",
+        "code_version",
+    ):
         assert getattr(loaded, field) == getattr(artifact, field)
     csr, expected = loaded.neighbours.csr, artifact.neighbours.csr
     assert torch.equal(csr.indptr, expected.indptr)
