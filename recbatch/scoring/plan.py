@@ -11,8 +11,6 @@ from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.worker import Request, score_batch
 from recbatch.tables import columns as c
 
-_CALIBRATION_SECONDS = 2.0
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -22,14 +20,14 @@ class Calibration:
     bytes_a_row: float
 
 
-def calibrate(scorer: Scorer, sample: pa.RecordBatch, request: Request) -> Calibration:
-    """Score batches of the sample over and over for two seconds, after one that is not counted (it compiles)."""
+def calibrate(scorer: Scorer, sample: pa.RecordBatch, request: Request, least_seconds: float = 2.0) -> Calibration:
+    """Score a batch of the sample over and over for that time, after once that is not counted (it compiles)."""
     if c.USER_FINGERPRINT not in sample.schema.names:
         sample = sample.append_column(c.USER_FINGERPRINT, pa.nulls(sample.num_rows, pa.int64()))
     batch = sample.slice(0, request.batch_users)
     lists = score_batch(scorer, batch, request)
     done, began = 0, time.perf_counter()
-    while done == 0 or time.perf_counter() - began < _CALIBRATION_SECONDS:
+    while done == 0 or time.perf_counter() - began < least_seconds:
         score_batch(scorer, batch, request)
         done += batch.num_rows
     seconds = (time.perf_counter() - began) / done

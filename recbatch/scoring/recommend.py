@@ -48,8 +48,8 @@ def shipped_to_workers(spark: SparkContext, scorer: Scorer, section: ScoringSect
 
 def create_meters(spark: SparkContext) -> Meters:
     """Counters that tasks add to when they end."""
-    seconds = [spark.accumulator(0.0, _Seconds()) for _ in range(3)]
-    return Meters(spark.accumulator(0), *seconds)
+    encoding, ranking, explaining = (spark.accumulator(0.0, _Seconds()) for _ in range(3))
+    return Meters(spark.accumulator(0), encoding, ranking, explaining, spark.accumulator(0.0, _Largest()))
 
 
 def prepared(sequences: DataFrame, scorer: Scorer, section: ScoringSection) -> DataFrame:
@@ -82,6 +82,14 @@ def recommend(
     # Without a number of its own the stage would be coalesced to one task.
     spread = users.repartitionById(partitions, c.USER_BUCKET)
     return spread.mapInArrow(score_partition(shipped, request, meters), _LISTS_DDL)
+
+
+class _Largest(AccumulatorParam[float]):
+    def zero(self, value: float) -> float:
+        return 0.0
+
+    def addInPlace(self, value1: float, value2: float) -> float:  # noqa: N802
+        return max(value1, value2)
 
 
 class _Seconds(AccumulatorParam[float]):

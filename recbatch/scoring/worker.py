@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -55,12 +56,13 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Meters:
-    """Sums over all tasks: users scored, and seconds of encoding, ranking, explaining and all that a worker did."""
+    """Over all tasks: users scored, seconds of encoding, ranking and explaining; the most memory of a worker, MiB."""
 
     users: Accumulator[int]
     encoding: Accumulator[float]
     ranking: Accumulator[float]
     explaining: Accumulator[float]
+    peak_mb: Accumulator[float]
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def score_partition(
         for batch in batches:
             for start in range(0, batch.num_rows, request.batch_users):
                 yield score_batch(scorer, batch.slice(start, request.batch_users), request, meters)
+        meters.peak_mb.add(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     return score
 

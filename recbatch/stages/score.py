@@ -33,6 +33,8 @@ from recbatch.tables.ledger import StageResult
 from recbatch.transforms.attributes import number_fields
 from recbatch.transforms.normalization import Parameters, rescaling
 
+_QUICK_LOOK = 0.1  # seconds: it only decides how many buckets are committed together
+
 
 def score(context: StageContext) -> StageResult:
     """`user_sequences` and the champion model to staged lists of the exact top K, and the default list.
@@ -54,7 +56,7 @@ def score(context: StageContext) -> StageResult:
         shipped_to_workers(context.spark.sparkContext, scorer, section) as shipped,
         watched(meters, context.progress, users, items),
     ):
-        _stage_lists(context, scorer, shipped, meters, model)
+        stage_lists(context, scorer, shipped, meters, model)
     seconds = time.monotonic() - began
     defaults = default_recommendations(
         tables.read(schemas.ITEM_FEATURES), tables.read(schemas.ITEM_POPULARITY), section.default_k
@@ -75,15 +77,14 @@ def score(context: StageContext) -> StageResult:
             "ranking_seconds": meters.ranking.value,
             "explaining_seconds": meters.explaining.value,
             "pairs_a_second": scored * items / seconds,
+            "worker_peak_mb": meters.peak_mb.value,
         },
         message=f"{scored:,} of {users:,} users scored, {scored * items:,} pairs in {seconds:.1f} s, "
         f"{scored * items / seconds / 1e6:,.1f} million a second, written",
     )
 
 
-def _stage_lists(
-    context: StageContext, scorer: Scorer, shipped: Shipped, meters: Meters, model: dict[str, Any]
-) -> None:
+def stage_lists(context: StageContext, scorer: Scorer, shipped: Shipped, meters: Meters, model: dict[str, Any]) -> None:
     """Write the lists of all buckets that a killed attempt at this run has not written, group by group."""
     tables, section = context.tables, context.config.scoring
     spec, version = schemas.STAGED_RECOMMENDATIONS, context.transaction.version
@@ -93,7 +94,9 @@ def _stage_lists(
     users = prepared(tables.read(schemas.USER_SEQUENCES), scorer, section)
     n_buckets = context.config.features.buckets
     missing = sorted(set(range(n_buckets)) - staging.done())
-    expected = calibrate(scorer, _sample(context), request).seconds_a_user * tables.rows(schemas.USER_SEQUENCES)
+    expected = calibrate(scorer, _sample(context), request, _QUICK_LOOK).seconds_a_user * tables.rows(
+        schemas.USER_SEQUENCES
+    )
     expected *= len(missing) / n_buckets / context.spark.sparkContext.defaultParallelism
     for group in bucket_groups(missing, expected, section.commit_seconds):
         tasks = min(_partitions(context), len(group))
