@@ -13,11 +13,18 @@ def causal_convolution(x: Tensor, kernel: Tensor) -> Tensor:
     Written as one product with the (d, L, L) Toeplitz matrix of the kernel: on a CPU a depthwise Conv1d with a wide
     kernel takes ten times as long.
     """
-    length = x.shape[1]
+    return _convolve(x, _toeplitz(kernel, x.shape[1]))
+
+
+def _toeplitz(kernel: Tensor, length: int) -> Tensor:
+    """(d, L, L): [c, t, s] is kernel[c, t - s], zero outside of the kernel."""
     steps = torch.arange(length)
     lag = steps[:, None] - steps  # (L, L), negative in the future
     inside = (lag >= 0) & (lag < kernel.shape[1])
-    toeplitz = kernel[:, lag.clamp(0, kernel.shape[1] - 1)] * inside  # (d, L, L)
+    return kernel[:, lag.clamp(0, kernel.shape[1] - 1)] * inside
+
+
+def _convolve(x: Tensor, toeplitz: Tensor) -> Tensor:
     return torch.bmm(toeplitz, x.permute(2, 1, 0)).permute(2, 1, 0)  # (d, L, B) -> (B, L, d)
 
 
@@ -36,13 +43,28 @@ class ConvBlock(nn.Module):
         self.long = nn.Parameter(decay / decay.sum(1, keepdim=True))
         self.short = nn.Parameter(torch.empty(dim, short_kernel).uniform_(-1, 1) * short_kernel**-0.5)
         self.dropout = nn.Dropout(dropout)
+        self._made: dict[int, tuple[Tensor, Tensor]] = {}
+        self._made_of: tuple[int, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.value_gate(self.norm_mix(x)).chunk(2, dim=-1)
-        mixed = causal_convolution(value, self.long) * F.silu(causal_convolution(gate, self.short))
+        long, short = self._toeplitz(x.shape[1])
+        mixed = _convolve(value, long) * F.silu(_convolve(gate, short))
         x = x + self.dropout(self.out(mixed))
         x = x + self.dropout(self.narrow(F.silu(self.widen(self.norm_feed(x)))))
         return x
+
+    def _toeplitz(self, length: int) -> tuple[Tensor, Tensor]:
+        """Both kernels' matrices; kept while no gradient is wanted and no step has changed the kernels."""
+        if torch.is_grad_enabled():
+            return _toeplitz(self.long, length), _toeplitz(self.short, length)
+        versions = (self.long._version, self.short._version)
+        if versions != self._made_of:
+            self._made.clear()
+            self._made_of = versions
+        if length not in self._made:
+            self._made[length] = _toeplitz(self.long, length), _toeplitz(self.short, length)
+        return self._made[length]
 
     def at(self, x: Tensor, last: Tensor) -> Tensor:
         """(B, d): forward(x)[b, last[b]], without what the other positions would cost."""

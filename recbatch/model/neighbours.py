@@ -53,7 +53,8 @@ class Neighbours:
     def renumbered(self, order: NDArray[np.int64], position: NDArray[np.int32]) -> Neighbours:
         """As it is among items in another order: position[i] is the new number of item i, order the inverse."""
         moved = renumbered(self._indptr, self._indices, self._weights, order, position)
-        return Neighbours(Csr(*map(torch.from_numpy, moved)))
+        indptr, indices, weights = map(torch.from_numpy, moved)
+        return Neighbours(Csr(indptr, indices, weights))
 
     def additions(self, sequences: Sequences, fusion: Fusion) -> Csr:
         """The score additions of all users of `sequences`, where they are not zero; rows in the order of the users.
@@ -61,8 +62,10 @@ class Neighbours:
         Each c(u, i) is summed over the user's own behaviours in time order in float64: it does not depend on the batch.
         """
         indptr, neighbour, total = self.cooccurrence(sequences, fusion.behaviours, fusion.decay)
-        values = (fusion.lam * np.log1p(total / fusion.eps)).astype(np.float32)
-        return Csr(torch.from_numpy(indptr), torch.from_numpy(neighbour), torch.from_numpy(values))
+        np.divide(total, fusion.eps, out=total)
+        np.log1p(total, out=total)
+        values = np.multiply(total, fusion.lam, out=total).astype(np.float32)
+        return Csr(torch.from_numpy(indptr), torch.from_numpy(neighbour), torch.from_numpy(values), trusted=True)
 
     def cooccurrence(
         self, sequences: Sequences, behaviours: int, decay: float

@@ -74,55 +74,64 @@ def scan(
         groups *= 2
     maxima = np.empty(groups, np.float32)
     least = np.empty(n_rows, np.float32)
+    _hide_masked(products, hidden, tile, masks)
+    _hide(products, hidden, tile, excluded)
+    _push_added(products, hidden, tile, added, pool, vectors, k)
     for r in range(n_rows):
         user = tile.rows[r]
-        line = products[r]
-        if masks.of_user[user] >= 0:
-            allowed = masks.allowed[masks.of_user[user]]
-            for j in range(n):
-                if not allowed[tile.start + j]:
-                    line[j] = hidden
-        if excluded.next[user] < excluded.indptr[user + 1]:
-            _hide(line, hidden, tile.start, n, excluded, user)
-        if added.next[user] < added.indptr[user + 1]:
-            _push_added(line, hidden, tile, r, added, pool, vectors, k)
         if pool.cut[user] == LOWEST and 2 * groups <= n:
-            _first_cut(line, hidden, tile, r, maxima, pool, k)
+            _first_cut(products[r], hidden, tile, r, maxima, pool, k)
         least[r] = pool.cut[user] - tile.margin[r]
     marks = _mark_blocks(products, tile.scale, tile.error, tile.step, tile.norm, tile.bias, least)
     _push_marked(products, hidden, tile, marks, pool, vectors, k)
 
 
 @compiled
-def _hide(line: Any, hidden: Any, start: int, n: int, excluded: Sparse, user: int) -> None:
-    at, end = excluded.next[user], excluded.indptr[user + 1]
-    while at < end and excluded.indices[at] < start:
-        at += 1
-    while at < end and excluded.indices[at] < start + n:
-        line[excluded.indices[at] - start] = hidden
-        at += 1
-    excluded.next[user] = at
+def _hide_masked(products: Any, hidden: Any, tile: Tile, masks: Masks) -> None:
+    allowed, of_user, rows = masks.allowed, masks.of_user, tile.rows
+    for r in range(len(rows)):
+        mask = of_user[rows[r]]
+        if mask >= 0:
+            for j in range(len(tile.bias)):
+                if not allowed[mask, tile.start + j]:
+                    products[r, j] = hidden
 
 
 @compiled
-def _push_added(
-    line: Any, hidden: Any, tile: Tile, r: int, added: Sparse, pool: Pool, vectors: Vectors, k: int
-) -> None:
-    """Items with an addition are taken out of the line, so that the scan need not look for them."""
-    user, n = tile.rows[r], len(tile.bias)
-    at, end = added.next[user], added.indptr[user + 1]
-    while at < end and added.indices[at] < tile.start:
-        at += 1
-    while at < end and added.indices[at] < tile.start + n:
-        j = added.indices[at] - tile.start
-        if line[j] != hidden:
-            score = np.float32(line[j]) * tile.scale[r] * tile.step[j] + tile.bias[j] + added.values[at]
-            error = tile.error[r] * tile.norm[j] + tile.margin[r]
-            line[j] = hidden
-            if score + error >= pool.cut[user]:
-                _push(pool, vectors, k, user, added.indices[at], score - error, score + error, added.values[at])
-        at += 1
-    added.next[user] = at
+def _hide(products: Any, hidden: Any, tile: Tile, excluded: Sparse) -> None:
+    indptr, indices, following, rows = excluded.indptr, excluded.indices, excluded.next, tile.rows
+    start, stop = tile.start, tile.start + len(tile.bias)
+    for r in range(len(rows)):
+        at, end = following[rows[r]], indptr[rows[r] + 1]
+        while at < end and indices[at] < start:
+            at += 1
+        while at < end and indices[at] < stop:
+            products[r, indices[at] - start] = hidden
+            at += 1
+        following[rows[r]] = at
+
+
+@compiled
+def _push_added(products: Any, hidden: Any, tile: Tile, added: Sparse, pool: Pool, vectors: Vectors, k: int) -> None:
+    """Items with an addition are taken out of the products, so that the scan need not look for them."""
+    indptr, indices, values, following, rows = added.indptr, added.indices, added.values, added.next, tile.rows
+    scales, errors, margins, steps, norms, biases = tile.scale, tile.error, tile.margin, tile.step, tile.norm, tile.bias
+    start, stop, cuts = tile.start, tile.start + len(tile.bias), pool.cut
+    for r in range(len(rows)):
+        user = rows[r]
+        at, end = following[user], indptr[user + 1]
+        while at < end and indices[at] < start:
+            at += 1
+        while at < end and indices[at] < stop:
+            j = indices[at] - start
+            if products[r, j] != hidden:
+                score = np.float32(products[r, j]) * scales[r] * steps[j] + biases[j] + values[at]
+                error = errors[r] * norms[j] + margins[r]
+                products[r, j] = hidden
+                if score + error >= cuts[user]:
+                    _push(pool, vectors, k, user, indices[at], score - error, score + error, values[at])
+            at += 1
+        following[user] = at
 
 
 @compiled

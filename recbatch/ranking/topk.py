@@ -104,8 +104,7 @@ class _Pass:
         screen = catalogue.screen
         self.users = narrow(users, screen.arithmetic)
         norms = torch.linalg.vector_norm(users, dim=1, dtype=torch.float64).numpy()
-        largest = np.zeros(n_users)
-        np.maximum.at(largest, np.repeat(np.arange(n_users), np.diff(self.added.indptr)), np.abs(self.added.values))
+        largest = np.full(n_users, np.abs(self.added.values).max(initial=0.0), np.float64)
         self.errors, self.margins = screen.errors(self.users, largest)
         self.reach = catalogue.reach(norms)
         self.norms = norms_from_above(users)
@@ -198,7 +197,7 @@ def _check(users: Tensor, catalogue: Catalogue, k: int, excluded: Csr | None, ad
             continue
         if csr.n_rows != len(users):
             raise ValueError(f"'{name}' has {csr.n_rows} rows for {len(users)} users")
-        if len(csr.indices) and not 0 <= int(csr.indices.min()) <= int(csr.indices.max()) < n_items:
+        if not csr.trusted and len(csr.indices) and not 0 <= int(csr.indices.min()) <= int(csr.indices.max()) < n_items:
             raise ValueError(f"'{name}' holds an item_idx outside 0..{n_items - 1}")
     if additions is not None and additions.values is None:
         raise ValueError("'additions' has no values")
@@ -209,5 +208,5 @@ def _check(users: Tensor, catalogue: Catalogue, k: int, excluded: Csr | None, ad
             remedy="call torch.set_float32_matmul_precision('highest')",
         )
     check_finite(users, "user vector")
-    if additions is not None and additions.values is not None:
+    if additions is not None and additions.values is not None and not additions.trusted:
         check_finite(additions.values, "score addition")

@@ -144,4 +144,4 @@ def _seen(scorer: Scorer, batch: pa.RecordBatch) -> Csr:
     keys = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) * n_items
     keys += scorer.position[column.flatten().to_numpy()]
     keys.sort()
-    return Csr(torch.from_numpy(offsets), torch.from_numpy((keys % n_items).astype(np.int32)))
+    return Csr(torch.from_numpy(offsets), torch.from_numpy((keys % n_items).astype(np.int32)), trusted=True)
