@@ -104,8 +104,9 @@ class EndToEnd:
         )
 
     def _stage(self, version: int) -> tuple[float, Any]:
-        """Seconds of the stage from the first thing it does; every user is scored, as the table is removed before."""
-        shutil.rmtree(self._context(version).tables.path(schemas.STAGED_RECOMMENDATIONS), ignore_errors=True)
+        """Seconds of the stage from the first thing it does; every user is scored, as the tables are removed before."""
+        for spec in (schemas.STAGED_RECOMMENDATIONS, schemas.STAGED_SCORING):
+            shutil.rmtree(self._context(version).tables.path(spec), ignore_errors=True)
         began = time.perf_counter()
         meters = create_meters(self.spark.sparkContext)
         with shipped_to_workers(self.spark.sparkContext, self.scorer, self.config.scoring) as shipped:

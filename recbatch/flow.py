@@ -124,7 +124,7 @@ STAGES: tuple[Stage, ...] = (
             tables.NORMALIZATION,
             tables.SNAPSHOTS,
         ),
-        writes=(tables.STAGED_RECOMMENDATIONS, tables.STAGED_DEFAULT_RECOMMENDATIONS),
+        writes=(tables.STAGED_RECOMMENDATIONS, tables.STAGED_SCORING, tables.STAGED_DEFAULT_RECOMMENDATIONS),
         options=("scoring", "features.buckets"),
     ),
     Stage(
@@ -133,6 +133,7 @@ STAGES: tuple[Stage, ...] = (
         publish,
         reads=(
             tables.STAGED_RECOMMENDATIONS,
+            tables.STAGED_SCORING,
             tables.STAGED_DEFAULT_RECOMMENDATIONS,
             tables.EVALUATIONS,
             tables.USER_SEQUENCES,

@@ -262,6 +262,7 @@ class ScoringSection(Section):
     tile_items: PositiveInt = 4096
     batch_users: PositiveInt = 256
     item_matrix: Literal["auto", "mapped", "copied"] = "auto"
+    item_shards: PositiveInt = 1
     commit_seconds: Annotated[float, Field(gt=0)] = 300.0
     default_k: PositiveInt = 100
 

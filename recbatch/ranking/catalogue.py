@@ -70,6 +70,19 @@ class Catalogue:
         ordered = ItemMatrix(items.vectors[at], items.bias[at], torch.from_numpy(items.tie_rank[order]))
         return cls(ordered, order.astype(np.int32), count, typical_norm, allowed[:, order], chosen, tile_items)
 
+    def part(self, number: int, of: int) -> tuple[Catalogue, int]:
+        """One of several parts of the eligible items, as a catalogue of views, and where it begins.
+
+        Only for items in visiting order: the parts follow each other in it.
+        """
+        if self.item_idx is not None:
+            raise ValueError("only a catalogue whose items are in visiting order has parts")
+        start, stop = self.eligible * number // of, self.eligible * (number + 1) // of
+        items = self.items.between(start, stop)
+        masks = self.masks[:, start:stop]
+        part = Catalogue(items, None, stop - start, self.typical_norm, masks, self.arithmetic, self.tile_items)
+        return part, start
+
     @cached_property
     def position(self) -> NDArray[np.int32] | None:
         """(I,): the inverse of item_idx."""

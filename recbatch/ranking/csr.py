@@ -51,6 +51,13 @@ class Csr:
         """(entries,) int64: the row of every entry."""
         return torch.repeat_interleave(torch.arange(self.n_rows), self.indptr.diff(), output_size=len(self.indices))
 
+    def between(self, low: int, high: int) -> Csr:
+        """The entries of items low..high-1 as a Csr over those items, numbered from 0."""
+        inside = (self.indices >= low) & (self.indices < high)
+        counted = torch.cat([torch.zeros(1, dtype=torch.int64), inside.cumsum(0)])
+        values = None if self.values is None else self.values[inside]
+        return Csr(counted[self.indptr], self.indices[inside] - low, values, self.trusted)
+
     def rows(self, start: int, stop: int) -> Csr:
         """Rows start..stop-1 as a Csr of their own."""
         indptr = self.indptr[start : stop + 1]

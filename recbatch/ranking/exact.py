@@ -34,6 +34,13 @@ class ItemMatrix:
         self.vectors, self.bias = vectors.contiguous(), bias
         self.tie_rank = tie_rank.numpy().astype(np.int64)
 
+    def between(self, start: int, stop: int) -> ItemMatrix:
+        """Items start..stop-1, as views, with the order that they have among all."""
+        part = object.__new__(ItemMatrix)
+        part.vectors, part.bias = self.vectors[start:stop], self.bias[start:stop]
+        part.tie_rank = self.tie_rank[start:stop]
+        return part
+
     def __len__(self) -> int:
         return len(self.vectors)
 

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbatch.errors import ModelError
-from recbatch.ranking.candidates import Pool, Vectors, finish
+from recbatch.ranking.candidates import Pool, Vectors, finish, reference_scores
 from recbatch.ranking.catalogue import Catalogue
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.exact import ItemMatrix, TopK, check_finite
 from recbatch.ranking.scan import Masks, Sparse, Tile, push_skipped, scan
 from recbatch.ranking.screen import Arithmetic, Screen, narrow, norms_from_above
 
-__all__ = ["Catalogue", "ItemMatrix", "TopK", "top_k", "top_k_of"]
+__all__ = ["Catalogue", "ItemMatrix", "TopK", "pair_scores", "top_k", "top_k_of"]
 
 _scratch = threading.local()
 _LARGEST_SCORE = 2.0**126
@@ -79,6 +79,34 @@ def top_k_of(
     return TopK(torch.from_numpy(indptr), torch.from_numpy(chosen), torch.from_numpy(score[listed]))
 
 
+def pair_scores(
+    users: Tensor, items: ItemMatrix, row: NDArray[np.int64], item: NDArray[np.int64], additions: Csr | None
+) -> NDArray[np.float32]:
+    """(N,): the scores of the users row (N,) for the items item (N,), with the bits that they have in a list.
+
+    users: (B, d) float32. additions: Csr with B rows.
+
+    Raises:
+        ModelError: a user vector or a score is NaN or infinite.
+    """
+    check_finite(users, "user vector")
+    added, scores = np.zeros(len(row), np.float32), np.empty(len(row), np.float32)
+    if additions is not None and additions.values is not None and len(additions.indices):
+        # Row and item as one number, which ascends over the entries.
+        entries = additions.entry_rows().numpy() * len(items) + additions.indices.numpy()
+        wanted = row * len(items) + item
+        at = np.minimum(np.searchsorted(entries, wanted), len(entries) - 1)
+        added = np.where(entries[at] == wanted, additions.values.numpy()[at], added)
+    reference_scores(_vectors(users, items), row, item, added, scores)
+    check_finite(torch.from_numpy(scores), "score")
+    return scores
+
+
+def _vectors(users: Tensor, items: ItemMatrix) -> Vectors:
+    half = max(1, (1 << (users.shape[1] - 1).bit_length()) // 2)
+    return Vectors(users.double().numpy(), items.vectors.numpy(), items.bias.numpy(), items.tie_rank, np.empty(half))
+
+
 class _Pass:
     """One walk of a batch of users over the tiles of a catalogue."""
 
@@ -97,10 +125,7 @@ class _Pass:
         self.excluded = _sparse(excluded, n_users, catalogue.position)
         self.added = _sparse(additions, n_users, catalogue.position)
         self.masks = Masks(catalogue.masks, np.full(n_users, -1) if mask_of_user is None else mask_of_user)
-        half = max(1, (1 << (users.shape[1] - 1).bit_length()) // 2)
-        self.vectors = Vectors(
-            users.double().numpy(), items.vectors.numpy(), items.bias.numpy(), items.tie_rank, np.empty(half)
-        )
+        self.vectors = _vectors(users, items)
         screen = catalogue.screen
         self.users = narrow(users, screen.arithmetic)
         norms = torch.linalg.vector_norm(users, dim=1, dtype=torch.float64).numpy()

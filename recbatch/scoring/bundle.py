@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Scorer:
     fusion: Fusion | None
     kappa: Tensor
     amounts: Tensor
+    _parts: dict[tuple[int, int], tuple[Catalogue, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def create(
@@ -87,6 +88,14 @@ class Scorer:
             torch.tensor(artifact.kappa),
             amounts,
         )
+
+    def part(self, number: int, of: int) -> tuple[Catalogue, int]:
+        """As `Catalogue.part`; the last one is kept, so that its first pass is prepared once for many batches."""
+        key = (number, of)
+        if key not in self._parts:
+            self._parts.clear()
+            self._parts[key] = self.catalogue.part(number, of)
+        return self._parts[key]
 
     def histories(self, batch: pa.RecordBatch) -> Sequences:
         """The behaviours of a batch of `user_sequences` rows: items by place, amounts in the units of the model."""

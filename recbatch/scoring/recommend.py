@@ -5,22 +5,25 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 
 from pyspark import SparkContext
 from pyspark.accumulators import AccumulatorParam
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from recbatch.config.sections import ScoringSection
 from recbatch.scoring.bundle import Scorer, digest
+from recbatch.scoring.files import FILES_DDL, PATH, ROWS, SIZE, write_partition
 from recbatch.scoring.worker import Meters, Request, Shipped, score_partition
 from recbatch.tables import columns as c
+from recbatch.tables.bulk import WrittenFile
 
 _BEHAVIOURS = (c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME, c.PRICE, c.QUANTITY)
 _LISTS_DDL = (
-    f"{c.USER_ID} string, {c.USER_BUCKET} int, {c.RANK} int, {c.ITEM_ID} string, {c.SCORE} float, "
-    f"{c.BECAUSE_ITEM_ID} string, {c.REASON} string, {c.USER_FINGERPRINT} bigint"
+    f"{c.USER_ID} string, {c.RANK} int, {c.ITEM_ID} string, {c.SCORE} float, {c.BECAUSE_ITEM_ID} string, "
+    f"{c.REASON} string, {c.USER_FINGERPRINT} bigint, {c.USER_BUCKET} int"
 )
 # From here on a second copy in every worker costs more than the detour over a file.
 _LARGE = 32 << 20
@@ -52,23 +55,23 @@ def create_meters(spark: SparkContext) -> Meters:
     return Meters(spark.accumulator(0), encoding, ranking, explaining, spark.accumulator(0.0, _Largest()))
 
 
-def prepared(sequences: DataFrame, scorer: Scorer, section: ScoringSection) -> DataFrame:
+def prepared(sequences: DataFrame, scorer: Scorer, section: ScoringSection, signature: str = "") -> DataFrame:
     """The behaviours that the model reads, the seen items, and a fingerprint of all of it: one row a user.
 
-    Two users of the same fingerprint have the same list, as far as one model is concerned.
+    Rows of the same fingerprint have the same list; `signature` stands in it for the model and the options.
     """
     used = scorer.model.config.context_length
     if scorer.fusion is not None:
         used = max(used, scorer.fusion.behaviours)
     tails = {name: F.expr(f"slice({name}, greatest(size({name}) - {used - 1}, 1), {used})") for name in _BEHAVIOURS}
     lean = sequences.select(c.USER_ID, c.USER_BUCKET, *[column.alias(name) for name, column in tails.items()], c.SEEN)
-    return lean.withColumn(c.USER_FINGERPRINT, _fingerprint(section.filter_viewed))
+    return lean.withColumn(c.USER_FINGERPRINT, _fingerprint(section.filter_viewed, signature))
 
 
-def _fingerprint(filter_viewed: bool) -> Column:
+def _fingerprint(filter_viewed: bool, signature: str) -> Column:
     # Nulls are skipped and lists are run together by the hash, so that their lengths are part of it.
     of = [*_BEHAVIOURS, c.SEEN] if filter_viewed else list(_BEHAVIOURS)
-    return F.xxhash64(*[part for name in of for part in (F.size(name), F.col(name))])
+    return F.xxhash64(F.lit(signature), *[part for name in of for part in (F.size(name), F.col(name))])
 
 
 def recommend(
@@ -78,10 +81,51 @@ def recommend(
 
     users: `prepared` ones. A bucket is scored by one task, so that writing by bucket makes one file a bucket.
     """
+    spread = _spread(users, partitions)
+    passes = [
+        spread.mapInArrow(score_partition(shipped, request, meters), _LISTS_DDL)
+        for request in (
+            Request(section.k, section.filter_viewed, section.batch_users, shard, section.item_shards)
+            for shard in range(section.item_shards)
+        )
+    ]
+    return passes[0] if len(passes) == 1 else _merged(passes, section.k)
+
+
+def _merged(passes: list[DataFrame], k: int) -> DataFrame:
+    """The best k rows of every user: what Spark shuffles are lists of parts of the items, never pairs."""
+    best = Window.partitionBy(c.USER_BUCKET, c.USER_ID).orderBy(F.desc(c.SCORE), c.ITEM_ID)
+    union = reduce(DataFrame.unionByName, passes)
+    return union.withColumn(c.RANK, F.row_number().over(best)).where(F.col(c.RANK) <= k)
+
+
+def write_lists(
+    users: DataFrame,
+    shipped: Shipped,
+    section: ScoringSection,
+    partitions: int,
+    meters: Meters,
+    folder: str,
+    version: int,
+) -> list[WrittenFile]:
+    """As `recommend`, with workers that write the lists under `folder` themselves: one file a bucket.
+
+    Only what names the files comes to the driver.
+    """
     request = Request(section.k, section.filter_viewed, section.batch_users)
+    sorted_users = _spread(users, partitions).sortWithinPartitions(c.USER_BUCKET)
+    files = sorted_users.mapInArrow(write_partition(shipped, request, meters, folder, version), FILES_DDL)
+    return [
+        WrittenFile(
+            row[PATH], row[SIZE], row[ROWS], {c.USER_BUCKET: str(row[c.USER_BUCKET]), c.TXN_VERSION: str(version)}
+        )
+        for row in files.collect()
+    ]
+
+
+def _spread(users: DataFrame, partitions: int) -> DataFrame:
     # Without a number of its own the stage would be coalesced to one task.
-    spread = users.repartitionById(partitions, c.USER_BUCKET)
-    return spread.mapInArrow(score_partition(shipped, request, meters), _LISTS_DDL)
+    return users.repartitionById(partitions, c.USER_BUCKET)
 
 
 class _Largest(AccumulatorParam[float]):

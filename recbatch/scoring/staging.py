@@ -1,4 +1,4 @@
-"""The staged lists by bucket: what this run has written already, and which users' lists can be carried forward."""
+"""Which lists of an earlier run can be carried forward."""
 
 from __future__ import annotations
 
@@ -17,26 +17,13 @@ _PREVIOUS = "previous_fingerprint"
 
 @dataclass(frozen=True)
 class Staging:
-    """The staged lists of earlier runs, or none, as this run sees them.
+    """The staged lists of earlier runs.
 
-    rows: the table, None before the first run. signature: of the scorer and of what is asked of it. version: the
-    transaction version of this run, which an attempt that continues a killed one shares with it.
+    comparable: whether they were made by the same scorer; else every user is scored.
     """
 
-    rows: DataFrame | None
-    signature: str
-    version: int
-
-    def done(self) -> set[int]:
-        """Buckets that an earlier attempt at this run has committed. One without a user is never among them."""
-        if self.rows is None:
-            return set()
-        mine = self.rows.where((F.col(c.TXN_VERSION) == self.version) & (F.col(c.SCORER_DIGEST) == self.signature))
-        return {row[c.USER_BUCKET] for row in mine.select(c.USER_BUCKET).distinct().collect()}
-
-    def reusable(self) -> bool:
-        """Whether any list was made by the same scorer; else every user is scored, and nothing is compared."""
-        return self.rows is not None and not self.rows.where(F.col(c.SCORER_DIGEST) == self.signature).isEmpty()
+    rows: DataFrame
+    comparable: bool
 
     @contextmanager
     def lists(
@@ -44,13 +31,13 @@ class Staging:
     ) -> Iterator[DataFrame]:
         """The lists of all users of these buckets: those of changed users scored, the others carried forward.
 
-        users: prepared ones, of all buckets. Two of the same fingerprint have the same list.
+        users: prepared ones, of all buckets.
         """
         wanted = users.where(F.col(c.USER_BUCKET).isin(buckets))
-        if self.rows is None or not self.reusable():
+        if not self.comparable:
             yield score(wanted)
             return
-        staged = self.rows.where(F.col(c.USER_BUCKET).isin(buckets) & (F.col(c.SCORER_DIGEST) == self.signature))
+        staged = self.rows.where(F.col(c.USER_BUCKET).isin(buckets))
         before = staged.where(F.col(c.RANK) == 1).select(c.USER_ID, F.col(c.USER_FINGERPRINT).alias(_PREVIOUS))
         changes = (
             wanted.select(c.USER_ID, c.USER_FINGERPRINT)

@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 from pyspark import Accumulator, Broadcast, SparkFiles
+from torch import Tensor
 
 from recbatch.allocator import keep_freed_memory
 from recbatch.model.recommender import user_vectors
 from recbatch.ranking.csr import Csr
-from recbatch.ranking.topk import top_k_of
+from recbatch.ranking.topk import TopK, top_k_of
 from recbatch.scoring.bundle import Scorer, open_scorer
 from recbatch.scoring.explain import explain
 from recbatch.tables import columns as c
@@ -24,13 +25,13 @@ from recbatch.tables import columns as c
 LISTS = pa.schema(
     [
         (c.USER_ID, pa.string()),
-        (c.USER_BUCKET, pa.int32()),
         (c.RANK, pa.int32()),
         (c.ITEM_ID, pa.string()),
         (c.SCORE, pa.float32()),
         (c.BECAUSE_ITEM_ID, pa.string()),
         (c.REASON, pa.string()),
         (c.USER_FINGERPRINT, pa.int64()),
+        (c.USER_BUCKET, pa.int32()),
     ]
 )
 # One entry: a worker serves one model at a time, and keeps it between tasks because Spark reuses the process.
@@ -67,11 +68,13 @@ class Meters:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of the kernel."""
+    """What is asked of the kernel: of all items, or of the part `shard` of `shards` equal ones."""
 
     k: int
     filter_viewed: bool
     batch_users: int
+    shard: int = 0
+    shards: int = 1
 
 
 def score_partition(
@@ -104,12 +107,12 @@ def score_batch(
     began = time.perf_counter()
     users = user_vectors(scorer.model, items.vectors, histories)
     encoded = time.perf_counter()
-    best = top_k_of(
+    best = _best(
+        scorer,
         users,
-        scorer.catalogue,
-        request.k,
-        excluded=_seen(scorer, batch) if request.filter_viewed else None,
-        additions=None if fusion is None else scorer.neighbours.additions(histories, fusion),
+        request,
+        _seen(scorer, batch) if request.filter_viewed else None,
+        None if fusion is None else scorer.neighbours.additions(histories, fusion),
     )
     ranked = time.perf_counter()
     evidence = explain(items.vectors, scorer.kappa, scorer.neighbours, fusion, histories, best)
@@ -124,16 +127,31 @@ def score_batch(
     return pa.RecordBatch.from_arrays(
         [
             batch.column(c.USER_ID).take(taken),
-            batch.column(c.USER_BUCKET).take(taken),
             pa.array((np.arange(len(row)) - best.indptr.numpy()[row] + 1).astype(np.int32)),
             scorer.item_ids.take(pa.array(best.item_idx.numpy())),
             pa.array(best.score.numpy()),
             scorer.item_ids.take(pa.array(evidence.because, mask=evidence.because < 0)),
             evidence.reason,
             batch.column(c.USER_FINGERPRINT).take(taken),
+            batch.column(c.USER_BUCKET).take(taken),
         ],
         schema=LISTS,
     )
+
+
+def _best(scorer: Scorer, users: Tensor, request: Request, excluded: Csr | None, additions: Csr | None) -> TopK:
+    if request.shards == 1:
+        return top_k_of(users, scorer.catalogue, request.k, excluded=excluded, additions=additions)
+    part, first = scorer.part(request.shard, request.shards)
+    stop = first + len(part.items)
+    best = top_k_of(
+        users,
+        part,
+        request.k,
+        excluded=None if excluded is None else excluded.between(first, stop),
+        additions=None if additions is None else additions.between(first, stop),
+    )
+    return TopK(best.indptr, best.item_idx + first, best.score)
 
 
 def _seen(scorer: Scorer, batch: pa.RecordBatch) -> Csr:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from recbatch.context import StageContext
@@ -23,7 +24,10 @@ def publish(context: StageContext) -> StageResult:
         GateFailedError: a figure missed its limit; no published table has changed.
     """
     tables, config = context.tables, context.config
-    staged = tables.read(schemas.STAGED_RECOMMENDATIONS)
+    made = _made(context)
+    staged = tables.read(schemas.STAGED_RECOMMENDATIONS).withColumns(
+        {name: F.lit(made[name]) for name in (c.MODEL_VERSION, c.AS_OF, c.RUN_ID)}
+    )
     eligible = tables.read(schemas.ITEM_FEATURES).where(c.ELIGIBLE).count()
     figures = measure(staged)
     known_users = tables.rows(schemas.USER_SEQUENCES)
@@ -52,16 +56,23 @@ def publish(context: StageContext) -> StageResult:
     )
 
 
+def _made(context: StageContext) -> Row:
+    """By which model, for which moment and in which run the staged lists were made."""
+    made = context.tables.read(schemas.STAGED_SCORING).first()
+    if made is None:
+        raise RuntimeError("table 'staged_scoring' has no row")
+    return made
+
+
 def _record(context: StageContext, gates: list[GateResult], versions: dict[str, int]) -> str:
     """Add the release's row; without it the commits above belong to no release, and a rerun completes them."""
     as_of = snapshot_times(context.tables)[RELEASE]
-    model = context.tables.read(schemas.STAGED_RECOMMENDATIONS).select(c.MODEL_VERSION).first()
     release_id = f"{as_of:%Y%m%d}-{context.transaction.version:04d}"
     row = (
         release_id,
         dt.datetime.now(dt.UTC),
         as_of,
-        None if model is None else model[c.MODEL_VERSION],
+        _made(context)[c.MODEL_VERSION],
         versions,
         [(gate.gate, gate.value, gate.limit, gate.passed) for gate in gates],
         context.run_id,

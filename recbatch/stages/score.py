@@ -20,15 +20,17 @@ from recbatch.model.artifact import Artifact
 from recbatch.model.items import ItemFeatures
 from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.defaults import default_recommendations
-from recbatch.scoring.plan import bucket_groups, calibrate
+from recbatch.scoring.pairs import score_udf, user_histories
+from recbatch.scoring.plan import Plan, bucket_groups, calibrate
 from recbatch.scoring.progress import watched
-from recbatch.scoring.recommend import create_meters, prepared, recommend, shipped_to_workers
+from recbatch.scoring.recommend import create_meters, prepared, recommend, shipped_to_workers, write_lists
 from recbatch.scoring.staging import Staging
 from recbatch.scoring.worker import Meters, Request, Shipped
 from recbatch.stages.inputs import CHAMPION, RELEASE, load_artifact, read_parameters, read_popularity, snapshot_times
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
+from recbatch.tables.bulk import replace_buckets_by_files
 from recbatch.tables.ledger import StageResult
 from recbatch.transforms.attributes import number_fields
 from recbatch.transforms.normalization import Parameters, rescaling
@@ -90,22 +92,42 @@ def stage_lists(context: StageContext, scorer: Scorer, shipped: Shipped, meters:
     spec, version = schemas.STAGED_RECOMMENDATIONS, context.transaction.version
     request = Request(section.k, section.filter_viewed, section.batch_users)
     signature = f"{shipped.digest}/{section.k}/{section.filter_viewed}"
-    staging = Staging(tables.read(spec) if tables.has_contract(spec) else None, signature, version)
-    users = prepared(tables.read(schemas.USER_SEQUENCES), scorer, section)
+    staging = _staging(context, signature)
+    users = prepared(tables.read(schemas.USER_SEQUENCES), scorer, section, signature)
     n_buckets = context.config.features.buckets
-    missing = sorted(set(range(n_buckets)) - staging.done())
-    expected = calibrate(scorer, _sample(context), request, _QUICK_LOOK).seconds_a_user * tables.rows(
-        schemas.USER_SEQUENCES
-    )
-    expected *= len(missing) / n_buckets / context.spark.sparkContext.defaultParallelism
-    for group in bucket_groups(missing, expected, section.commit_seconds):
+    written = tables.partitions(spec)
+    done = {int(one[c.USER_BUCKET]) for one in written if int(one[c.TXN_VERSION]) == version}
+    missing = sorted(set(range(n_buckets)) - done)
+    # What is left of a warehouse that had more buckets goes with the last group.
+    beyond = sorted({int(one[c.USER_BUCKET]) for one in written} - set(range(n_buckets)))
+    seconds = calibrate(scorer, _sample(context), request, _QUICK_LOOK).seconds_a_user
+    seconds *= tables.rows(schemas.USER_SEQUENCES) / context.spark.sparkContext.defaultParallelism
+    # Workers write the lists themselves where these are final and the folder is within their reach.
+    direct = not staging.comparable and section.item_shards == 1
+    folder = tables.local_folder(spec) if direct else None
+    for group in bucket_groups(missing, seconds * len(missing) / n_buckets, section.commit_seconds):
+        replaced = group + beyond if group[-1] == missing[-1] else group
         tasks = min(_partitions(context), len(group))
+        if folder is not None:
+            some = users.where(F.col(c.USER_BUCKET).isin(group))
+            files = write_lists(some, shipped, section, tasks, meters, folder, version)
+            replace_buckets_by_files(folder, spec, files, replaced)
+            continue
         score_users = partial(recommend, shipped=shipped, section=section, partitions=tasks, meters=meters)
         with staging.lists(users, group, score_users) as lists:
-            marked = lists.withColumns({c.SCORER_DIGEST: F.lit(signature), c.TXN_VERSION: F.lit(version).cast("long")})
-            # The last group takes with it what is left of a warehouse that had more buckets.
-            beyond = n_buckets if group[-1] == missing[-1] else None
-            tables.replace_buckets(spec, _stamped(context, marked, model), group, beyond)
+            tables.replace_buckets(spec, lists.withColumn(c.TXN_VERSION, F.lit(version).cast("long")), replaced)
+    made = [(model[c.MODEL_VERSION], signature, snapshot_times(tables)[RELEASE], context.run_id, version)]
+    frame = context.spark.createDataFrame(made, schemas.STAGED_SCORING.schema)
+    tables.replace(schemas.STAGED_SCORING, frame, context.transaction)
+
+
+def _staging(context: StageContext, signature: str) -> Staging:
+    """What earlier runs have left; an empty table of today's columns where there is none."""
+    tables, spec = context.tables, schemas.STAGED_RECOMMENDATIONS
+    if not tables.has_contract(spec):
+        tables.create(spec)
+    made = tables.read(schemas.STAGED_SCORING).first() if tables.version(schemas.STAGED_SCORING) is not None else None
+    return Staging(tables.read(spec), made is not None and made[c.SCORER_DIGEST] == signature)
 
 
 def load_scorer(context: StageContext, path: str) -> Scorer:
@@ -177,3 +199,42 @@ def _stamped(context: StageContext, rows: DataFrame, model: dict[str, Any]) -> D
     return rows.withColumns(
         {c.MODEL_VERSION: F.lit(model[c.MODEL_VERSION]), c.AS_OF: F.lit(as_of), c.RUN_ID: F.lit(context.run_id)}
     )
+
+
+def plan_scoring(context: StageContext) -> Plan:
+    """What scoring all users with the champion takes, by a measurement of two seconds; writes nothing.
+
+    Raises:
+        InputContractError: a table that the stage reads does not exist.
+        ModelError: as `score`, or there is no user.
+    """
+    section, spark = context.config.scoring, context.spark.sparkContext
+    sample, model = _sample(context), _champion(context)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker
+    try:
+        scorer = load_scorer(context, model[c.MODEL_PATH])
+        measured = calibrate(scorer, sample, Request(section.k, section.filter_viewed, section.batch_users))
+    finally:
+        torch.set_num_threads(threads)
+    users = context.tables.rows(schemas.USER_SEQUENCES)
+    return Plan.create(
+        scorer, section, measured, users=users, cores=spark.defaultParallelism, tasks=_partitions(context)
+    )
+
+
+def register_pair_scoring(
+    context: StageContext, function: str = "recbatch_score", view: str = "user_histories"
+) -> None:
+    """Give the session's SQL `function`(history, item_id) by the champion and the view (user_id, history).
+
+    Both stay until the session ends and keep the model that is the champion now. Pairs have the scores of the lists
+    that `score` makes of the same model and features.
+
+    Raises:
+        InputContractError: a table that they read does not exist.
+        ModelError: as `score`.
+    """
+    scorer = load_scorer(context, _champion(context)[c.MODEL_PATH])
+    context.spark.udf.register(function, score_udf(context.spark.sparkContext, scorer))
+    user_histories(context.tables.read(schemas.USER_SEQUENCES), scorer).createOrReplaceTempView(view)

@@ -23,7 +23,7 @@ def read_arrow(
     collecting them from executors; from other storage they come through Spark.
     """
     names = list(columns or spec.schema.names)
-    folder = _local(store.path(spec))
+    folder = store.local_folder(spec)
     version = store.version(spec)
     if folder is None or version is None:
         rows = store.read(spec)  # says which stage to run where the table is missing
@@ -52,10 +52,3 @@ def export_buckets(store: TableStore, spec: TableSpec, buckets: Iterable[int], f
             writer.write_table(ordered)
         files.append(file)
     return files
-
-
-def _local(path: str) -> str | None:
-    """The path on this machine's file system, or None where it is elsewhere."""
-    if path.startswith("file:"):
-        return path.removeprefix("file://").removeprefix("file:")
-    return None if "://" in path else path

@@ -196,13 +196,24 @@ _DEFAULT_COLUMNS: dict[str, t.DataType] = {
     c.AS_OF: _TIME,
     c.RUN_ID: _STRING,
 }
-# What tells a later run which buckets are scored already, and which users have changed since.
-_STAGED_COLUMNS: dict[str, t.DataType] = _RECOMMENDATION_COLUMNS | {
-    c.USER_FINGERPRINT: _LONG,
-    c.SCORER_DIGEST: _STRING,
-    c.TXN_VERSION: _LONG,
-}
-STAGED_RECOMMENDATIONS = TableSpec("staged_recommendations", _struct(**_STAGED_COLUMNS), (c.USER_BUCKET,))
+# The fingerprint tells which users have changed since, the version which buckets a killed run has scored already.
+# The version is a partition because it is the same in every row of a bucket: so it takes neither time nor space.
+STAGED_RECOMMENDATIONS = _spec(
+    "staged_recommendations",
+    partition_by=(c.USER_BUCKET, c.TXN_VERSION),
+    user_id=_STRING,
+    rank=_INT,
+    item_id=_STRING,
+    score=_FLOAT,
+    because_item_id=_STRING,
+    reason=_STRING,
+    user_fingerprint=_LONG,
+    user_bucket=_INT,
+    txn_version=_LONG,
+)
+STAGED_SCORING = _spec(
+    "staged_scoring", model_version=_STRING, scorer_digest=_STRING, as_of=_TIME, run_id=_STRING, txn_version=_LONG
+)
 STAGED_DEFAULT_RECOMMENDATIONS = TableSpec("staged_default_recommendations", _struct(**_DEFAULT_COLUMNS))
 RECOMMENDATIONS = TableSpec("recommendations", _struct(**_RECOMMENDATION_COLUMNS), (c.USER_BUCKET,), published=True)
 DEFAULT_RECOMMENDATIONS = TableSpec("default_recommendations", _struct(**_DEFAULT_COLUMNS), published=True)

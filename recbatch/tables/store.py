@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from deltalake import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -71,21 +72,37 @@ class TableStore:
         """Whether the table exists with the columns of its contract; an older release may have left it with fewer."""
         return self.version(spec) is not None and set(self.read(spec).columns) == set(spec.schema.names)
 
-    def replace_buckets(self, spec: TableSpec, rows: DataFrame, buckets: list[int], beyond: int | None) -> int:
-        """Replace some `user_bucket`s, and those from `beyond` on, in one commit; returns the version that holds them.
+    def create(self, spec: TableSpec) -> None:
+        """Make the table, empty; one with other columns is emptied and gets these."""
+        empty = self.spark.createDataFrame([], spec.schema).write.format("delta").mode("overwrite")
+        # Statistics of columns that nobody filters by would cost as much as writing them.
+        empty = empty.option("overwriteSchema", "true").option("delta.dataSkippingNumIndexedCols", "0")
+        empty.partitionBy(*spec.partition_by).save(self.path(spec))
+
+    def replace_buckets(self, spec: TableSpec, rows: DataFrame, buckets: list[int]) -> int:
+        """Replace some `user_bucket`s of an existing table in one commit; returns the version that holds them.
 
         Doing it twice gives the same table, so that no transaction version is needed.
         """
-        writer = in_contract(spec, rows).write.format("delta").mode("overwrite").partitionBy(*spec.partition_by)
-        if self.has_contract(spec):
-            chosen = f"{c.USER_BUCKET} in ({', '.join(map(str, buckets))})"
-            writer = writer.option(
-                "replaceWhere", chosen if beyond is None else f"{chosen} or {c.USER_BUCKET} >= {beyond}"
-            )
-        else:
-            writer = writer.option("overwriteSchema", "true")
-        writer.save(self.path(spec))
+        chosen = f"{c.USER_BUCKET} in ({', '.join(map(str, buckets))})"
+        writer = in_contract(spec, rows).write.format("delta").mode("overwrite").option("replaceWhere", chosen)
+        writer.partitionBy(*spec.partition_by).save(self.path(spec))
         return self._latest(spec)
+
+    def partitions(self, spec: TableSpec) -> list[dict[str, str]]:
+        """The values of the partition columns, as text, of all partitions that hold a file."""
+        folder = self.local_folder(spec)
+        if folder is not None:
+            return DeltaTable(folder).partitions()
+        rows = self.read(spec).select(*spec.partition_by).distinct().collect()
+        return [{name: str(row[name]) for name in spec.partition_by} for row in rows]
+
+    def local_folder(self, spec: TableSpec) -> str | None:
+        """The table's folder where it is one of a file system that this machine and the workers share, else None."""
+        path = self.path(spec)
+        if path.startswith("file:"):
+            return path.removeprefix("file://").removeprefix("file:")
+        return None if "://" in path else path
 
     def append(self, spec: TableSpec, rows: DataFrame, transaction: Transaction) -> int:
         """Add `rows` in one commit and return the version that holds them."""

@@ -90,7 +90,7 @@ def test_buckets_of_a_finer_division_do_not_stay_behind(release: Release, tmp_pa
 def test_a_table_of_an_older_release_is_replaced(release: Release, tmp_path: Path) -> None:
     config = release.copy(tmp_path / "warehouse")
     tables = release.context(config).tables
-    older = tables.read(schemas.STAGED_RECOMMENDATIONS).drop(c.USER_FINGERPRINT, c.SCORER_DIGEST, c.TXN_VERSION)
+    older = tables.read(schemas.STAGED_RECOMMENDATIONS).drop(c.USER_FINGERPRINT, c.TXN_VERSION)
     rows = release.spark.createDataFrame(older.toArrow())
     path = tables.path(schemas.STAGED_RECOMMENDATIONS)
     rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(path)

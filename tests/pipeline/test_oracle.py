@@ -93,9 +93,15 @@ def _score_again(
     *,
     filter_viewed: bool = True,
     item_matrix: str = "auto",
+    item_shards: int = 1,
 ) -> list[tuple[object, ...]]:
     partitions, tile_items, batch_users = layout
-    changes = {"batch_users": batch_users, "filter_viewed": filter_viewed, "item_matrix": item_matrix}
+    changes = {
+        "batch_users": batch_users,
+        "filter_viewed": filter_viewed,
+        "item_matrix": item_matrix,
+        "item_shards": item_shards,
+    }
     section = release.config.scoring.model_copy(update=changes)
     tiled = replace(scorer, catalogue=replace(scorer.catalogue, tile_items=tile_items))
     users = prepared(release.context().tables.read(schemas.USER_SEQUENCES), scorer, section)
@@ -148,6 +154,11 @@ def test_published_lists_are_those_of_the_brute_force(release: Release, oracle: 
 def test_workers_that_map_the_item_matrix_make_the_same_lists(release: Release, scorer: Scorer) -> None:
     mapped = _score_again(release, scorer, LAYOUTS[0], item_matrix="mapped")
     assert mapped == _entries(read(release.warehouse, "recommendations"))
+
+
+def test_parts_of_the_items_make_the_same_lists(release: Release, scorer: Scorer) -> None:
+    merged = _score_again(release, scorer, LAYOUTS[1], item_shards=3)
+    assert merged == _entries(read(release.warehouse, "recommendations"))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
