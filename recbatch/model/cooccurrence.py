@@ -78,12 +78,13 @@ def strongest_evidence(
     largest = 0
     for user in range(len(rows) - 1):
         largest = max(largest, rows[user + 1] - rows[user])
-    shares = np.zeros((largest, width), np.float64)
+    shares, wholes = np.zeros((largest, width), np.float64), np.zeros(largest, np.float64)
     place = np.full(max(n_items, 1), -1, np.int32)
     chosen, by_count = np.full(len(listed), -1, np.int64), np.zeros(len(listed), np.bool_)
     for user in range(len(rows) - 1):
         first, last = rows[user], rows[user + 1]
         shares[: last - first] = 0.0
+        wholes[: last - first] = 0.0
         for entry in range(first, last):
             if listed[entry] < n_items:
                 place[listed[entry]] = entry - first
@@ -91,23 +92,23 @@ def strongest_evidence(
             item = behaviours[user, back]
             if 0 <= item < n_items:
                 for at in range(indptr[item], indptr[item + 1]):
-                    if place[indices[at]] >= 0:
-                        shares[place[indices[at]], back] = powers[back] * weights[at]
+                    rank = place[indices[at]]
+                    if rank >= 0:
+                        shares[rank, back] = powers[back] * weights[at]
+                        wholes[rank] += shares[rank, back]
         for entry in range(first, last):
             if listed[entry] < n_items:
                 place[listed[entry]] = -1
-            share, whole = shares[entry - first], 0.0
-            for back in range(width):
-                whole += share[back]
-            log_whole, best = np.log1p(whole / eps), -np.inf
+            rank = entry - first
+            log_whole, best = np.log1p(wholes[rank] / eps), -np.inf
             for back in range(width):
                 if behaviours[user, back] < 0:
                     break
                 network = similarity[entry, back] if back < similarity.shape[1] else 0.0
                 count = 0.0
-                if share[back] > 0:
+                if shares[rank, back] > 0:
                     # Rounding may leave a remainder just below zero where one behaviour holds the whole sum.
-                    count = lam * (log_whole - np.log1p(max(whole - share[back], 0.0) / eps))
+                    count = lam * (log_whole - np.log1p(max(wholes[rank] - shares[rank, back], 0.0) / eps))
                 if network + count > best:
                     best, chosen[entry], by_count[entry] = network + count, back, count > network
     return chosen, by_count

@@ -7,29 +7,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def causal_convolution(x: Tensor, kernel: Tensor) -> Tensor:
-    """y[b, t, c] = Σ_lag kernel[c, lag] x[b, t - lag, c]; x (B, L, d), kernel (d, K).
+def causal_convolution(x: Tensor, toeplitz: Tensor) -> Tensor:
+    """y[c, t, b] = Σ_lag kernel[c, lag] x[c, t - lag, b]; x (d, L, B), toeplitz (d, L, L) of the kernel.
 
-    Written as one product with the (d, L, L) Toeplitz matrix of the kernel: on a CPU a depthwise Conv1d with a wide
-    kernel takes ten times as long.
+    A product of matrices: on a CPU a depthwise Conv1d with a wide kernel takes ten times as long.
     """
-    return _convolve(x, _toeplitz(kernel, x.shape[1]))
+    return torch.bmm(toeplitz, x)
 
 
-def _toeplitz(kernel: Tensor, length: int) -> Tensor:
-    """(d, L, L): [c, t, s] is kernel[c, t - s], zero outside of the kernel."""
+def toeplitz_matrices(kernel: Tensor, length: int) -> Tensor:
+    """(d, L, L): [c, t, s] is kernel[c, t - s], zero outside of the kernel (d, K)."""
     steps = torch.arange(length)
     lag = steps[:, None] - steps  # (L, L), negative in the future
     inside = (lag >= 0) & (lag < kernel.shape[1])
     return kernel[:, lag.clamp(0, kernel.shape[1] - 1)] * inside
 
 
-def _convolve(x: Tensor, toeplitz: Tensor) -> Tensor:
-    return torch.bmm(toeplitz, x.permute(2, 1, 0)).permute(2, 1, 0)  # (d, L, B) -> (B, L, d)
-
-
 class ConvBlock(nn.Module):
-    """x + W_o(long * (W_v h) ⊙ silu(short * (W_g h))), then x + feed-forward(h); h = layer norm of x."""
+    """x + W_o(long * (W_v h) ⊙ silu(short * (W_g h))), then x + feed-forward(h); h = layer norm of x.
+
+    States are (L, B, d) here: what the convolutions take, (d, L, B), is then a product with a transposed operand, and
+    nothing is moved in memory.
+    """
 
     def __init__(self, dim: int, context_length: int, short_kernel: int, dropout: float) -> None:
         super().__init__()
@@ -43,43 +42,48 @@ class ConvBlock(nn.Module):
         self.long = nn.Parameter(decay / decay.sum(1, keepdim=True))
         self.short = nn.Parameter(torch.empty(dim, short_kernel).uniform_(-1, 1) * short_kernel**-0.5)
         self.dropout = nn.Dropout(dropout)
-        self._made: dict[int, tuple[Tensor, Tensor]] = {}
+        self._made: dict[int, Tensor] = {}
         self._made_of: tuple[int, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.value_gate(self.norm_mix(x)).chunk(2, dim=-1)
-        long, short = self._toeplitz(x.shape[1])
-        mixed = _convolve(value, long) * F.silu(_convolve(gate, short))
-        x = x + self.dropout(self.out(mixed))
-        x = x + self.dropout(self.narrow(F.silu(self.widen(self.norm_feed(x)))))
-        return x
+        length, users, dim = x.shape
+        h = self.norm_mix(x).reshape(-1, dim)
+        value_gate = torch.addmm(self.value_gate.bias[:, None], self.value_gate.weight, h.t())  # (2 d, L B)
+        value, gate = causal_convolution(value_gate.view(-1, length, users), self._toeplitz(length)).chunk(2)
+        mixed = (value * F.silu(gate)).view(dim, -1).t()
+        x = x + self.dropout(self.out(mixed).view_as(x))
+        return x + self._feed(x)
 
-    def _toeplitz(self, length: int) -> tuple[Tensor, Tensor]:
-        """Both kernels' matrices; kept while no gradient is wanted and no step has changed the kernels."""
+    def at(self, x: Tensor, last: Tensor) -> Tensor:
+        """(B, d): forward(x)[last[b], b], without what the other positions would cost."""
+        value_weight, gate_weight = self.value_gate.weight.chunk(2)
+        value_bias, gate_bias = self.value_gate.bias.chunk(2)
+        users = torch.arange(x.shape[1])
+        h = self.norm_mix(x)
+        value = F.linear(h, value_weight, value_bias)
+        reach = last - torch.arange(self.short.shape[1])[:, None]  # (K, B)
+        gate = F.linear(h[reach.clamp(min=0), users], gate_weight, gate_bias)
+        short = (gate * self.short.t()[:, None] * (reach >= 0)[..., None]).sum(0)
+        lag = last - torch.arange(len(x))[:, None]  # (L, B), negative after the last position
+        long = (value * self.long.t()[lag.clamp(min=0)] * (lag >= 0)[..., None]).sum(0)
+        y = x[last, users] + self.dropout(self.out(long * F.silu(short)))
+        return y + self._feed(y)  # type: ignore[no-any-return]
+
+    def _feed(self, x: Tensor) -> Tensor:
+        return self.dropout(self.narrow(F.silu(self.widen(self.norm_feed(x)))))  # type: ignore[no-any-return]
+
+    def _toeplitz(self, length: int) -> Tensor:
+        """(2 d, L, L) of both kernels; kept while no gradient is wanted and no step has changed the kernels."""
         if torch.is_grad_enabled():
-            return _toeplitz(self.long, length), _toeplitz(self.short, length)
+            return torch.cat([toeplitz_matrices(self.long, length), toeplitz_matrices(self.short, length)])
         versions = (self.long._version, self.short._version)
         if versions != self._made_of:
             self._made.clear()
             self._made_of = versions
         if length not in self._made:
-            self._made[length] = _toeplitz(self.long, length), _toeplitz(self.short, length)
+            both = [toeplitz_matrices(self.long, length), toeplitz_matrices(self.short, length)]
+            self._made[length] = torch.cat(both)
         return self._made[length]
-
-    def at(self, x: Tensor, last: Tensor) -> Tensor:
-        """(B, d): forward(x)[b, last[b]], without what the other positions would cost."""
-        value_weight, gate_weight = self.value_gate.weight.chunk(2)
-        value_bias, gate_bias = self.value_gate.bias.chunk(2)
-        rows = torch.arange(len(x))
-        h = self.norm_mix(x)
-        value = F.linear(h, value_weight, value_bias)
-        reach = last[:, None] - torch.arange(self.short.shape[1])  # (B, K)
-        gate = F.linear(h[rows[:, None], reach.clamp(min=0)], gate_weight, gate_bias)
-        short = (gate * self.short.t() * (reach >= 0)[..., None]).sum(1)
-        lag = last[:, None] - torch.arange(x.shape[1])  # (B, L), negative after the last position
-        long = (value * self.long.t()[lag.clamp(min=0)] * (lag >= 0)[..., None]).sum(1)
-        y = x[rows, last] + self.dropout(self.out(long * F.silu(short)))
-        return y + self.dropout(self.narrow(F.silu(self.widen(self.norm_feed(y)))))  # type: ignore[no-any-return]
 
 
 class ConvEncoder(nn.Module):
@@ -94,11 +98,13 @@ class ConvEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.blocks(x))  # type: ignore[no-any-return]
+        states = self.blocks(x.transpose(0, 1).contiguous())
+        return self.norm(states).transpose(0, 1)  # type: ignore[no-any-return]
 
     def at(self, x: Tensor, last: Tensor) -> Tensor:
         """(B, d): the states forward(x)[b, last[b]]; the last block computes no other position."""
         *earlier, final = self.blocks
+        states = x.transpose(0, 1).contiguous()
         for block in earlier:
-            x = block(x)
-        return self.norm(final.at(x, last))  # type: ignore[no-any-return, operator]
+            states = block(states)
+        return self.norm(final.at(states, last))  # type: ignore[no-any-return, operator]

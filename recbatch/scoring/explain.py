@@ -30,6 +30,7 @@ from recbatch.ranking.topk import TopK
 BY_COOCCURRENCE = "often_follows"
 BY_SIMILARITY = "similar_to_history"
 _SAMPLED_USERS = 64
+_USERS_IN_CACHE = 16  # whose lists' and behaviours' vectors, gathered, stay there
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,10 @@ def _similarity(item_vectors: Tensor, kappa: Tensor, behaviour: NDArray[np.int64
     rank = np.arange(len(row)) - bounds[row]
     lists = torch.zeros(len(behaviour), int(counts.max(initial=0)), dtype=torch.int64)
     lists[torch.from_numpy(row), torch.from_numpy(rank)] = best.item_idx.long()
-    past = item_vectors[torch.from_numpy(np.maximum(behaviour[:, : len(kappa)], 0))]  # (B, context, d)
-    past *= kappa[:, None]
-    products: NDArray[np.float32] = torch.bmm(item_vectors[lists], past.transpose(1, 2)).numpy()  # (B, K, context)
+    past = torch.from_numpy(np.maximum(behaviour[:, : len(kappa)], 0))  # (B, context)
+    products = np.empty((*lists.shape, past.shape[1]), np.float32)  # (B, K, context)
+    for start in range(0, len(lists), _USERS_IN_CACHE):
+        users = slice(start, start + _USERS_IN_CACHE)
+        weighted = item_vectors[past[users]].mul_(kappa[:, None]).transpose(1, 2)
+        torch.bmm(item_vectors[lists[users]], weighted, out=torch.from_numpy(products[users]))
     return products.reshape(-1, products.shape[2]) if len(row) == lists.numel() else products[row, rank]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from recbatch.config.sections import ModelSection
-from recbatch.model.encoders import ConvEncoder, causal_convolution
+from recbatch.model.encoders import ConvEncoder, causal_convolution, toeplitz_matrices
 from recbatch.model.histories import Sequences
 from recbatch.model.items import ItemFeatures
 from recbatch.model.recommender import Recommender, Shape, user_vectors
@@ -53,7 +53,19 @@ def test_causal_convolution_equals_conv1d(length: int, width: int) -> None:
     x, kernel = torch.randn(3, length, 6, dtype=torch.float64), torch.randn(6, width, dtype=torch.float64)
     padded = F.pad(x.transpose(1, 2), (width - 1, 0))
     expected = F.conv1d(padded, kernel.flip(1)[:, None], groups=6).transpose(1, 2)
-    torch.testing.assert_close(causal_convolution(x, kernel), expected)
+    found = causal_convolution(x.permute(2, 1, 0), toeplitz_matrices(kernel, length)).permute(2, 1, 0)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_the_last_states_alone_are_those_of_all_states(blocks: int) -> None:
+    torch.manual_seed(blocks)
+    encoder = ConvEncoder(16, blocks, 30, 4, 0.0).eval()
+    for block in encoder.blocks:
+        torch.nn.init.normal_(block.out.weight)  # a new block hardly changes its input
+    x, last = torch.randn(5, 20, 16), torch.tensor([19, 0, 7, 2, 11])
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.at(x, last), encoder(x)[torch.arange(5), last], rtol=1e-5, atol=1e-5)
 
 
 def test_a_state_does_not_see_the_future_and_sees_the_whole_past() -> None:
