@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,7 @@ class EndToEnd:
             }
         )
         spark = build_session(config.spark, "recbatch-benchmark")
-        scorer = _scorer(items, dim, config.scoring.tile_items)
-        made = cls(spark, config, scorer, users, threads)
+        made = cls(spark, config, _scorer(items, dim, config.scoring.tile_items), users, threads)
         rows = spark.createDataFrame(_sequences(users, items))
         tables = made._context(0).tables
         tables.replace(schemas.USER_SEQUENCES, rows, Transaction("benchmark", 1))
@@ -73,10 +72,15 @@ class EndToEnd:
         tables.replace(schemas.SNAPSHOTS, release, Transaction("benchmark", 1))
         return made
 
-    def measure(self) -> dict[str, float]:
+    def fused(self) -> EndToEnd:
+        """The same with what the shipped default adds to the score: co-occurrence of 50 behaviours, 100 items each."""
+        fusion = Fusion(1.0, 0.1, _LENGTH, 1.0)
+        return replace(self, scorer=replace(self.scorer, fusion=fusion))
+
+    def measure(self, first_version: int) -> dict[str, float]:
         """Rates in million pairs a second, and seconds of all cores by what they were spent on."""
-        cold, _ = self._stage(1)
-        warm, meters = self._stage(2)
+        cold, _ = self._stage(first_version)
+        warm, meters = self._stage(first_version + 1)
         unwritten = self._without_writing()
         pairs = self.users * len(self.scorer.position) / 1e6
         busy = {
@@ -104,9 +108,8 @@ class EndToEnd:
         )
 
     def _stage(self, version: int) -> tuple[float, Any]:
-        """Seconds of the stage from the first thing it does; every user is scored, as the tables are removed before."""
-        for spec in (schemas.STAGED_RECOMMENDATIONS, schemas.STAGED_SCORING):
-            shutil.rmtree(self._context(version).tables.path(spec), ignore_errors=True)
+        """Seconds of the stage from the first thing it does; every user is scored, as with a new model."""
+        shutil.rmtree(self._context(version).tables.path(schemas.STAGED_SCORING), ignore_errors=True)
         began = time.perf_counter()
         meters = create_meters(self.spark.sparkContext)
         with shipped_to_workers(self.spark.sparkContext, self.scorer, self.config.scoring) as shipped:
@@ -119,7 +122,7 @@ class EndToEnd:
         users = prepared(self._context(0).tables.read(schemas.USER_SEQUENCES), self.scorer, section)
         with shipped_to_workers(self.spark.sparkContext, self.scorer, section) as shipped:
             lists = recommend(users, shipped, section, 4 * self.threads, create_meters(self.spark.sparkContext))
-            lists.write.format("noop").mode("overwrite").save()
+            lists.write.format("noop").mode("overwrite").save()  # the rows come to the JVM, and are dropped there
         return time.perf_counter() - began
 
     def _kernel_alone(self) -> float:
@@ -164,7 +167,7 @@ def _scorer(items: int, dim: int, tile_items: int) -> Scorer:
     model.items.trained.fill_(True)
     features = ItemFeatures((), torch.zeros(items, 0))
     measured = measure(model, model.item_vectors(features)[0], _as_sequences(_sequences(64, items)))
-    made = Artifact(model, _neighbours(items), Fusion(1.0, 0.1, _LENGTH, 1.0), "", {}, {}, {}, *measured)
+    made = Artifact(model, _neighbours(items), None, "", {}, {}, {}, *measured)
     none = Popularity(torch.zeros(items), torch.zeros(items))
     ids = [f"item-{i}" for i in range(items)]
     units = torch.tensor([[1.0, 0.0], [1.0, 0.0]])

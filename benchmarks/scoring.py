@@ -82,8 +82,13 @@ def _jobs(options: argparse.Namespace, figures: dict[str, float]) -> None:
         job = EndToEnd.create(Path(folder), options.users, options.items, options.dim, options.k, options.threads)
         try:
             if "spark" in options.only:
-                figures |= job.measure()
-                _print_job(figures, options)
+                figures |= job.measure(1)
+                _print_job("spark", figures, options)
+                fused = {f"fused_{name}": value for name, value in job.fused().measure(3).items()}
+                figures |= fused
+                _print_job(
+                    "fused_spark", {name.removeprefix("fused_"): value for name, value in fused.items()}, options
+                )
             if "als" in options.only:
                 users = min(options.users, max(1, int(_ALS_PAIRS / options.items)))
                 _report(figures, "als", lambda: peers.als(job.spark, users, options.items, options.dim, options.k))
@@ -93,8 +98,8 @@ def _jobs(options: argparse.Namespace, figures: dict[str, float]) -> None:
             job.spark.stop()
 
 
-def _print_job(figures: dict[str, float], options: argparse.Namespace) -> None:
-    print(f"spark                  {figures['spark']:8.0f}  (cold {figures['spark_cold']:.0f})")
+def _print_job(name: str, figures: dict[str, float], options: argparse.Namespace) -> None:
+    print(f"{name:<22} {figures['spark']:8.0f}  (cold {figures['spark_cold']:.0f})")
     print(
         f"  the kernel alone on its vectors {figures['spark_kernel']:8.0f}; spark / kernel "
         f"{figures['spark'] / figures['spark_kernel']:.2f}"

@@ -6,7 +6,7 @@ import datetime as dt
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,12 +16,16 @@ from recbatch import __version__
 from recbatch.config import Config, load_config
 from recbatch.errors import EXIT_DONE, EXIT_NOTHING_TO_DO, RecbatchError, UsageError
 from recbatch.operations.doctor import check
+from recbatch.report.figures import print_figures
 from recbatch.report.findings import print_findings
 from recbatch.report.progress import ConsoleProgress
 from recbatch.report.reader import WarehouseReader
 from recbatch.report.summary import print_releases, print_summary
 from recbatch.report.table import show_table
 from recbatch.report.user import show_user
+
+if TYPE_CHECKING:
+    from recbatch.context import StageContext
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,7 +52,11 @@ AsOf = Annotated[
 ]
 RunId = Annotated[str | None, typer.Option("--run-id", help="Name of this run in the tables. Default: the time.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the resolved configuration and what would run; write nothing.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print the resolved configuration and what would run, for score also what it would take; write nothing.",
+    ),
 ]
 
 
@@ -77,6 +85,7 @@ def run_stages(
     dry_run: bool = False,
 ) -> int:
     """Run the stages and return the exit code for success: done, or nothing to do."""
+    from recbatch.context import StageContext
     from recbatch.flow import stage_named
     from recbatch.runner import Runner
     from recbatch.session import build_session
@@ -92,6 +101,8 @@ def run_stages(
             runner = Runner(spark, config, run_id=run_id or started, as_of=moment, progress=progress)
             if dry_run:
                 _print_plan(config, [(stage.name, runner.is_current(stage)) for stage in stages])
+                if list(names) == ["score"]:
+                    _print_scoring_plan(StageContext.read_only(spark, config))
                 return EXIT_DONE
             outcomes = runner.run(stages)
         finally:
@@ -123,6 +134,12 @@ def _print_plan(config: Config, stages: Sequence[tuple[str, bool]]) -> None:
         # A stage that would run gives the ones after it new inputs.
         stale = stale or not current
         console.print(f"{name:<10} {'would run' if stale else 'nothing to do'}")
+
+
+def _print_scoring_plan(context: StageContext) -> None:
+    from recbatch.stages.score import plan_scoring
+
+    print_figures(console, "Scoring all users would take", plan_scoring(context).figures())
 
 
 def _warehouse(files: Sequence[Path], overrides: Sequence[str]) -> WarehouseReader:
@@ -168,13 +185,14 @@ def doctor(
 def _add_stage_commands() -> None:
     from recbatch.flow import STAGES
 
-    example = "Example: recbatch {name} --config conf/demo.yaml --set scoring.k=50"
+    example = "Example: recbatch {name} --config conf/demo.yaml {options}"
     every = [stage.name for stage in STAGES]
     for name, summary, run in [
         ("run", f"Run all stages: {', '.join(every)}.", every),
         *[(stage.name, stage.summary, [stage.name]) for stage in STAGES],
     ]:
-        app.command(name, help=summary, epilog=example.format(name=name))(_stage_command(run))
+        options = "--dry-run" if name == "score" else "--set scoring.k=50"
+        app.command(name, help=summary, epilog=example.format(name=name, options=options))(_stage_command(run))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

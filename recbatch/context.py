@@ -34,3 +34,9 @@ class StageContext:
     transaction: Transaction
     as_of: dt.datetime | None
     progress: Progress
+
+    @classmethod
+    def read_only(cls, spark: SparkSession, config: Config) -> StageContext:
+        """What functions take that read the warehouse outside of a run; nothing may be written under it."""
+        silent = Progress(lambda _: None, lambda *_: None)
+        return cls(spark, config, TableStore(spark, config.warehouse), "", Transaction("", 0), None, silent)

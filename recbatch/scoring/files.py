@@ -28,7 +28,7 @@ _REPEATED = [c.USER_ID, c.REASON, c.USER_FINGERPRINT]  # the others hardly repea
 def write_partition(
     shipped: Shipped, request: Request, meters: Meters, folder: str, version: int
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow: users sorted by bucket to rows of FILES, one a bucket."""
+    """For mapInArrow: users, those of a bucket together, to rows of FILES; one a bucket and task."""
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         file: _BucketFile | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyspark import SparkContext
 from pyspark.accumulators import AccumulatorParam
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from recbatch.config.sections import ScoringSection
@@ -108,19 +108,36 @@ def write_lists(
     folder: str,
     version: int,
 ) -> list[WrittenFile]:
-    """As `recommend`, with workers that write the lists under `folder` themselves: one file a bucket.
+    """As `recommend`, with workers that write the lists under `folder` themselves; what names the files comes back.
 
-    Only what names the files comes to the driver.
+    users: read from a table that is partitioned by bucket, and not shuffled since, so that the rows of a bucket come
+    together.
     """
     request = Request(section.k, section.filter_viewed, section.batch_users)
-    sorted_users = _spread(users, partitions).sortWithinPartitions(c.USER_BUCKET)
-    files = sorted_users.mapInArrow(write_partition(shipped, request, meters, folder, version), FILES_DDL)
+    files = users.mapInArrow(write_partition(shipped, request, meters, folder, version), FILES_DDL)
+    with _scan_partitions(users.sparkSession, partitions):
+        rows = files.collect()
     return [
         WrittenFile(
             row[PATH], row[SIZE], row[ROWS], {c.USER_BUCKET: str(row[c.USER_BUCKET]), c.TXN_VERSION: str(version)}
         )
-        for row in files.collect()
+        for row in rows
     ]
+
+
+@contextmanager
+def _scan_partitions(spark: SparkSession, partitions: int) -> Iterator[None]:
+    """Spark packs the files of a scan into about as many tasks; it has no setting of a single scan for that."""
+    name = "spark.sql.files.minPartitionNum"
+    before = spark.conf.get(name, None)
+    spark.conf.set(name, str(partitions))
+    try:
+        yield
+    finally:
+        if before is None:
+            spark.conf.unset(name)
+        else:
+            spark.conf.set(name, before)
 
 
 def _spread(users: DataFrame, partitions: int) -> DataFrame:
