@@ -30,7 +30,8 @@ from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
 from recbatch.scoring.bundle import Scorer, as_trained
 from recbatch.scoring.explain import measure
-from recbatch.scoring.recommend import create_meters, prepared, recommend, shipped_to_workers
+from recbatch.scoring.recommend import create_meters, prepared, recommend
+from recbatch.scoring.shipping import shipped_to_workers
 from recbatch.session import build_session
 from recbatch.stages.inputs import RELEASE
 from recbatch.stages.score import load_scorer, stage_lists

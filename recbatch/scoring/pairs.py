@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +20,9 @@ from recbatch.allocator import keep_freed_memory
 from recbatch.config.sections import ScoringSection
 from recbatch.model.recommender import user_vectors
 from recbatch.ranking.topk import pair_scores
-from recbatch.scoring.bundle import Scorer, digest
+from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.recommend import prepared
-from recbatch.scoring.worker import Shipped
+from recbatch.scoring.shipping import shipped_for_session
 from recbatch.tables import columns as c
 
 if TYPE_CHECKING:
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
 HISTORY = "history"
 _BEHAVIOURS = (c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME, c.PRICE, c.QUANTITY)
 _USERS_AT_A_TIME = 256  # the additions of some thousand would take gigabytes
-_shipped: dict[str, Path] = {}
 
 
 def score_udf(spark: SparkContext, scorer: Scorer) -> UserDefinedFunctionLike:
@@ -47,7 +42,7 @@ def score_udf(spark: SparkContext, scorer: Scorer) -> UserDefinedFunctionLike:
 
     The scorer lies in a temporary file of the driver until this process ends; the workers of a host map one copy of it.
     """
-    shipped = _ship(spark, scorer)
+    shipped = shipped_for_session(spark, scorer)
 
     def score(batches: Iterator[tuple[pd.DataFrame, pd.Series]]) -> Iterator[pd.Series]:
         # As for lists: every worker computes on the one core that Spark counts for its task.
@@ -136,17 +131,3 @@ def _places(scorer: Scorer, item_id: pd.Series) -> NDArray[np.int64]:
     places[number.drop_null().to_numpy()] = known
     found: NDArray[np.int64] = places[wanted.indices.fill_null(len(wanted.dictionary)).to_numpy()]
     return found
-
-
-def _ship(spark: SparkContext, scorer: Scorer) -> Shipped:
-    """As `shipped_to_workers`, until the session ends."""
-    content = scorer.to_bytes()
-    name = digest(content)
-    # Spark serves one file of a name: under this one no scoring run brings its own.
-    if name not in _shipped:
-        folder = Path(tempfile.mkdtemp(prefix="recbatch-pairs-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        _shipped[name] = folder / f"pairs-{name}.safetensors"
-        _shipped[name].write_bytes(content)
-    spark.addFile(str(_shipped[name]))
-    return Shipped(name, None, _shipped[name].name)

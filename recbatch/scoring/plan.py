@@ -10,7 +10,7 @@ import pyarrow as pa
 from recbatch.config.sections import ScoringSection
 from recbatch.ranking.screen import Arithmetic
 from recbatch.scoring.bundle import Scorer
-from recbatch.scoring.recommend import _LARGE
+from recbatch.scoring.shipping import is_mapped
 from recbatch.scoring.worker import Request, score_batch
 from recbatch.tables import columns as c
 
@@ -63,7 +63,7 @@ class Plan:
             tasks,
             catalogue.arithmetic,
             size,
-            section.item_matrix == "mapped" or (section.item_matrix == "auto" and size > _LARGE),
+            is_mapped(section, size),
             narrow + screen.step.nbytes + screen.norm.nbytes + catalogue.norms.nbytes,
             calibration,
         )

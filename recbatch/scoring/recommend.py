@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
-from pathlib import Path
 
 from pyspark import SparkContext
 from pyspark.accumulators import AccumulatorParam
@@ -14,7 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from recbatch.config.sections import ScoringSection
-from recbatch.scoring.bundle import Scorer, digest
+from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.files import FILES_DDL, PATH, ROWS, SIZE, write_partition
 from recbatch.scoring.worker import Meters, Request, Shipped, score_partition
 from recbatch.tables import columns as c
@@ -25,28 +23,6 @@ _LISTS_DDL = (
     f"{c.USER_ID} string, {c.RANK} int, {c.ITEM_ID} string, {c.SCORE} float, {c.BECAUSE_ITEM_ID} string, "
     f"{c.REASON} string, {c.USER_FINGERPRINT} bigint, {c.USER_BUCKET} int"
 )
-# From here on a second copy in every worker costs more than the detour over a file.
-_LARGE = 32 << 20
-
-
-@contextmanager
-def shipped_to_workers(spark: SparkContext, scorer: Scorer, section: ScoringSection) -> Iterator[Shipped]:
-    """Bring a scorer to the workers of all hosts: once a worker, or once a host where it is large."""
-    content = scorer.to_bytes()
-    name = digest(content)
-    mapped = section.item_matrix == "mapped" or (section.item_matrix == "auto" and len(content) > _LARGE)
-    if not mapped:
-        broadcast = spark.broadcast(content)
-        try:
-            yield Shipped(name, broadcast, None)
-        finally:
-            broadcast.destroy()
-        return
-    with tempfile.TemporaryDirectory(prefix="recbatch-scorer-") as folder:
-        file = Path(folder) / f"{name}.safetensors"
-        file.write_bytes(content)
-        spark.addFile(str(file))
-        yield Shipped(name, None, file.name)
 
 
 def create_meters(spark: SparkContext) -> Meters:

@@ -23,7 +23,8 @@ from recbatch.scoring.defaults import default_recommendations
 from recbatch.scoring.pairs import score_udf, user_histories
 from recbatch.scoring.plan import Plan, bucket_groups, calibrate
 from recbatch.scoring.progress import watched
-from recbatch.scoring.recommend import create_meters, prepared, recommend, shipped_to_workers, write_lists
+from recbatch.scoring.recommend import create_meters, prepared, recommend, write_lists
+from recbatch.scoring.shipping import shipped_to_workers
 from recbatch.scoring.staging import Staging
 from recbatch.scoring.worker import Meters, Request, Shipped
 from recbatch.stages.inputs import CHAMPION, RELEASE, load_artifact, read_parameters, read_popularity, snapshot_times

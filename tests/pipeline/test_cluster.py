@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from recbatch.scoring.recommend import create_meters, prepared, recommend, shipped_to_workers
+from recbatch.scoring.recommend import create_meters, prepared, recommend
+from recbatch.scoring.shipping import shipped_to_workers
 from recbatch.session import delta_jar_folder
 from recbatch.stages.score import load_scorer
 from recbatch.tables import schemas

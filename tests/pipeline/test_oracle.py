@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from recbatch.model.recommender import user_vectors
 from recbatch.scoring.bundle import Scorer
-from recbatch.scoring.recommend import create_meters, prepared, recommend, shipped_to_workers
+from recbatch.scoring.recommend import create_meters, prepared, recommend
+from recbatch.scoring.shipping import shipped_to_workers
 from recbatch.stages.score import load_scorer
 from recbatch.tables import schemas
 from tests.pipeline.support import Release, read, rows
