@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from pyspark.sql import functions as F
 
 from recbatch.context import StageContext
@@ -119,6 +120,7 @@ def _kill_after_commits(command: list[str], log: Path, commits: int) -> None:
     process.wait()
 
 
+@pytest.mark.slow  # two programs with a JVM each
 def test_a_killed_run_continues_with_the_buckets_that_are_missing(release: Release, tmp_path: Path) -> None:
     warehouse = tmp_path / "warehouse"
     release.copy(warehouse)
