@@ -57,6 +57,41 @@ def sum_contributions(
 
 
 @compiled
+def _share(
+    indptr: Any,
+    indices: Any,
+    weights: Any,
+    behaviours: Any,
+    powers: Any,
+    listed: Any,
+    place: Any,
+    shares: Any,
+    wholes: Any,
+) -> None:
+    """What each behaviour (W,) of a user adds to each listed item (K,): shares (K, W), and their sums, wholes (K,).
+
+    place: (I,) scratch of -1, and left so.
+    """
+    n_items = len(indptr) - 1
+    shares[: len(listed)] = 0.0
+    wholes[: len(listed)] = 0.0
+    for rank in range(len(listed)):
+        if listed[rank] < n_items:
+            place[listed[rank]] = rank
+    for back in range(min(len(behaviours), len(powers))):
+        item = behaviours[back]
+        if 0 <= item < n_items:
+            for at in range(indptr[item], indptr[item + 1]):
+                rank = place[indices[at]]
+                if rank >= 0:
+                    shares[rank, back] = powers[back] * weights[at]
+                    wholes[rank] += shares[rank, back]
+    for rank in range(len(listed)):
+        if listed[rank] < n_items:
+            place[listed[rank]] = -1
+
+
+@compiled
 def strongest_evidence(
     indptr: Any,
     indices: Any,
@@ -83,22 +118,8 @@ def strongest_evidence(
     chosen, by_count = np.full(len(listed), -1, np.int64), np.zeros(len(listed), np.bool_)
     for user in range(len(rows) - 1):
         first, last = rows[user], rows[user + 1]
-        shares[: last - first] = 0.0
-        wholes[: last - first] = 0.0
+        _share(indptr, indices, weights, behaviours[user], powers, listed[first:last], place, shares, wholes)
         for entry in range(first, last):
-            if listed[entry] < n_items:
-                place[listed[entry]] = entry - first
-        for back in range(min(width, len(powers))):
-            item = behaviours[user, back]
-            if 0 <= item < n_items:
-                for at in range(indptr[item], indptr[item + 1]):
-                    rank = place[indices[at]]
-                    if rank >= 0:
-                        shares[rank, back] = powers[back] * weights[at]
-                        wholes[rank] += shares[rank, back]
-        for entry in range(first, last):
-            if listed[entry] < n_items:
-                place[listed[entry]] = -1
             rank = entry - first
             log_whole, best = np.log1p(wholes[rank] / eps), -np.inf
             for back in range(width):

@@ -21,7 +21,7 @@ PATH, SIZE, ROWS = "path", "size", "rows"
 FILES = pa.schema([(c.USER_BUCKET, pa.int32()), (PATH, pa.string()), (SIZE, pa.int64()), (ROWS, pa.int64())])
 FILES_DDL = f"{c.USER_BUCKET} int, {PATH} string, {SIZE} bigint, {ROWS} bigint"
 _STORED = pa.schema([field for field in LISTS if field.name != c.USER_BUCKET])
-_ROW_GROUP = 1 << 20
+_ROW_GROUP = 1 << 18
 _REPEATED = [c.USER_ID, c.REASON, c.USER_FINGERPRINT]  # the others hardly repeat within a file
 
 
@@ -51,19 +51,26 @@ class _BucketFile:
         self._folder = folder
         self._path = f"{c.USER_BUCKET}={bucket}/{c.TXN_VERSION}={version}/part-{uuid.uuid4()}.snappy.parquet"
         (folder / self._path).parent.mkdir(parents=True, exist_ok=True)
+        self._writer = pq.ParquetWriter(folder / self._path, _STORED, compression="snappy", use_dictionary=_REPEATED)
         self._waiting: list[pa.RecordBatch] = []
-        self._rows = 0
+        self._waiting_rows = self._rows = 0
 
     def add(self, lists: pa.RecordBatch) -> None:
-        # A row group a call would be many small ones; those of a bucket are written together when it is closed.
+        # A row group a call would be many small ones; a whole bucket in memory would grow with the number of users.
         self._waiting.append(lists)
-        self._rows += lists.num_rows
+        self._waiting_rows += lists.num_rows
+        if self._waiting_rows >= _ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_batches(self._waiting, _STORED), row_group_size=_ROW_GROUP)
+        self._rows += self._waiting_rows
+        self._waiting, self._waiting_rows = [], 0
 
     def close(self) -> pa.RecordBatch:
-        with pq.ParquetWriter(
-            self._folder / self._path, _STORED, compression="snappy", use_dictionary=_REPEATED
-        ) as writer:
-            writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=_ROW_GROUP)
+        if self._waiting:
+            self._flush()
+        self._writer.close()
         size = (self._folder / self._path).stat().st_size
         return pa.RecordBatch.from_pylist(
             [{c.USER_BUCKET: self.bucket, PATH: self._path, SIZE: size, ROWS: self._rows}], FILES

@@ -99,10 +99,10 @@ class TableStore:
 
     def local_folder(self, spec: TableSpec) -> str | None:
         """The table's folder where it is one of a file system that this machine and the workers share, else None."""
-        path = self.path(spec)
-        if path.startswith("file:"):
-            return path.removeprefix("file://").removeprefix("file:")
-        return None if "://" in path else path
+        # A path without a scheme is on Hadoop's default file system, and a relative one begins where the driver runs.
+        path = hadoop_path(self.spark, self.path(spec))
+        address = file_system(self.spark, path).makeQualified(path).toUri()
+        return str(address.getPath()) if address.getScheme() == "file" else None
 
     def append(self, spec: TableSpec, rows: DataFrame, transaction: Transaction) -> int:
         """Add `rows` in one commit and return the version that holds them."""

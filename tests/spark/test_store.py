@@ -178,3 +178,12 @@ def test_the_ledger_takes_up_an_interrupted_attempt_and_nothing_else(spark: Spar
     assert dict(done["inputs"]) == {"raw": "f1"}
     assert done["started_at"] <= done["finished_at"] <= dt.datetime.now(dt.UTC)
     assert [row["message"] for row in rows if row["status"] == "failed"] == ["out of memory"]
+
+
+def test_the_folder_of_a_table_is_absolute_wherever_a_worker_runs(spark: SparkSession, tmp_path: Path) -> None:
+    expected = f"{tmp_path}/{ITEM_INDEX.name}"
+    assert TableStore(spark, str(tmp_path)).local_folder(ITEM_INDEX) == expected
+    assert TableStore(spark, f"file://{tmp_path}").local_folder(ITEM_INDEX) == expected
+    relative = TableStore(spark, "data/warehouse").local_folder(ITEM_INDEX)
+    assert relative is not None
+    assert relative.startswith("/")
