@@ -124,7 +124,13 @@ STAGES: tuple[Stage, ...] = (
             tables.NORMALIZATION,
             tables.SNAPSHOTS,
         ),
-        writes=(tables.STAGED_RECOMMENDATIONS, tables.STAGED_SCORING, tables.STAGED_DEFAULT_RECOMMENDATIONS),
+        writes=(
+            tables.STAGED_RECOMMENDATIONS,
+            tables.STAGED_AUDIENCE_PARTS,
+            tables.STAGED_AUDIENCES,
+            tables.STAGED_SCORING,
+            tables.STAGED_DEFAULT_RECOMMENDATIONS,
+        ),
         options=("scoring", "features.buckets"),
     ),
     Stage(

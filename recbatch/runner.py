@@ -78,13 +78,15 @@ class Runner:
         except Exception as error:
             self.ledger.fail(attempt, str(error))
             raise
-        self.ledger.finish(attempt, result, {name: v for name, v in self._outputs(stage).items() if v is not None})
+        self.ledger.finish(attempt, result, self._outputs(stage))
         seconds = time.monotonic() - began
         self._progress.notify(f"{stage.name}: {result.message} ({seconds:.1f} s)")
         return StageOutcome(stage, result, seconds)
 
-    def _outputs(self, stage: Stage) -> dict[str, int | None]:
-        return {spec.name: self.tables.version(spec) for spec in stage.writes}
+    def _outputs(self, stage: Stage) -> dict[str, int]:
+        """Versions of the tables that the stage has written; one that was not asked for does not exist."""
+        versions = {spec.name: self.tables.version(spec) for spec in stage.writes}
+        return {name: version for name, version in versions.items() if version is not None}
 
     def _fingerprint(self, stage: Stage) -> tuple[str, dict[str, str]]:
         """A hash of all that the result depends on, and the inputs among it."""

@@ -264,6 +264,8 @@ class ScoringSection(Section):
     item_matrix: Literal["auto", "mapped", "copied"] = "auto"
     item_shards: PositiveInt = 1
     commit_seconds: Annotated[float, Field(gt=0)] = 300.0
+    audience_items: tuple[str, ...] = ()
+    audience_size: PositiveInt = 1000
     default_k: PositiveInt = 100
 
 

@@ -14,7 +14,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @contextmanager
-def watched(meters: Meters, progress: Progress, users: int, items: int) -> Iterator[None]:
+def watched(meters: Meters, progress: Progress, users: int, items: float) -> Iterator[None]:
     """Report users done, pairs a second and the time left, until the block ends. Tasks report when they end."""
     ended = threading.Event()
 

@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 
 from recbatch.config.sections import ScoringSection
 from recbatch.scoring.bundle import Scorer
-from recbatch.scoring.files import FILES_DDL, PATH, ROWS, SIZE, write_partition
-from recbatch.scoring.worker import Meters, Request, Shipped, score_partition
+from recbatch.scoring.files import FILES_DDL, FOLDER, PATH, ROWS, SIZE, Folders, write_partition
+from recbatch.scoring.worker import AUDIENCE_RANK, ChosenItems, Meters, Request, Shipped, score_partition
 from recbatch.tables import columns as c
 from recbatch.tables.bulk import WrittenFile
 
@@ -51,28 +51,54 @@ def _fingerprint(filter_viewed: bool, signature: str) -> Column:
 
 
 def recommend(
-    users: DataFrame, shipped: Shipped, section: ScoringSection, partitions: int, meters: Meters
+    users: DataFrame,
+    shipped: Shipped,
+    section: ScoringSection,
+    partitions: int,
+    meters: Meters,
+    audience: ChosenItems | None = None,
 ) -> DataFrame:
     """`section.k` rows a user: the exact best items over all eligible ones, with score, reason and fingerprint.
 
-    users: `prepared` ones. A bucket is scored by one task, so that writing by bucket makes one file a bucket.
+    users: `prepared` ones. A bucket is scored by one task, so that writing by bucket makes one file a bucket. Rows of
+    rank 0 are those of the `audience`: an item's best users among those of a task.
     """
     spread = _spread(users, partitions)
+    shards = range(section.item_shards)
     passes = [
-        spread.mapInArrow(score_partition(shipped, request, meters), _LISTS_DDL)
-        for request in (
-            Request(section.k, section.filter_viewed, section.batch_users, shard, section.item_shards)
-            for shard in range(section.item_shards)
+        spread.mapInArrow(
+            score_partition(
+                shipped,
+                Request(
+                    section.k,
+                    section.filter_viewed,
+                    section.batch_users,
+                    shard,
+                    len(shards),
+                    None if shard else audience,  # one pass is enough for that
+                ),
+                meters,
+            ),
+            _LISTS_DDL,
         )
+        for shard in shards
     ]
     return passes[0] if len(passes) == 1 else _merged(passes, section.k)
 
 
+def merged_audiences(parts: DataFrame, size: int) -> DataFrame:
+    """The best `size` users of every item from those of all tasks: what is shuffled are lists, never pairs."""
+    best = Window.partitionBy(c.ITEM_ID).orderBy(F.desc(c.SCORE), c.USER_ID)
+    return parts.withColumn(c.RANK, F.row_number().over(best)).where(F.col(c.RANK) <= size)
+
+
 def _merged(passes: list[DataFrame], k: int) -> DataFrame:
     """The best k rows of every user: what Spark shuffles are lists of parts of the items, never pairs."""
-    best = Window.partitionBy(c.USER_BUCKET, c.USER_ID).orderBy(F.desc(c.SCORE), c.ITEM_ID)
+    of_user = Window.partitionBy(c.USER_BUCKET, c.USER_ID, F.col(c.RANK) == AUDIENCE_RANK)
+    best = of_user.orderBy(F.desc(c.SCORE), c.ITEM_ID)
     union = reduce(DataFrame.unionByName, passes)
-    return union.withColumn(c.RANK, F.row_number().over(best)).where(F.col(c.RANK) <= k)
+    rank = F.when(F.col(c.RANK) == AUDIENCE_RANK, AUDIENCE_RANK).otherwise(F.row_number().over(best))
+    return union.withColumn(c.RANK, rank).where(F.col(c.RANK) <= k)
 
 
 def write_lists(
@@ -81,24 +107,24 @@ def write_lists(
     section: ScoringSection,
     partitions: int,
     meters: Meters,
-    folder: str,
+    folders: Folders,
     version: int,
-) -> list[WrittenFile]:
-    """As `recommend`, with workers that write the lists under `folder` themselves; what names the files comes back.
+    audience: ChosenItems | None = None,
+) -> dict[str, list[WrittenFile]]:
+    """As `recommend`, with workers that write the rows into tables themselves; by folder, what names the files.
 
     users: read from a table that is partitioned by bucket, and not shuffled since, so that the rows of a bucket come
     together.
     """
-    request = Request(section.k, section.filter_viewed, section.batch_users)
-    files = users.mapInArrow(write_partition(shipped, request, meters, folder, version), FILES_DDL)
+    request = Request(section.k, section.filter_viewed, section.batch_users, audience=audience)
+    files = users.mapInArrow(write_partition(shipped, request, meters, folders, version), FILES_DDL)
     with _scan_partitions(users.sparkSession, partitions):
         rows = files.collect()
-    return [
-        WrittenFile(
-            row[PATH], row[SIZE], row[ROWS], {c.USER_BUCKET: str(row[c.USER_BUCKET]), c.TXN_VERSION: str(version)}
-        )
-        for row in rows
-    ]
+    written: dict[str, list[WrittenFile]] = {}
+    for row in rows:
+        partition = {c.USER_BUCKET: str(row[c.USER_BUCKET]), c.TXN_VERSION: str(version)}
+        written.setdefault(row[FOLDER], []).append(WrittenFile(row[PATH], row[SIZE], row[ROWS], partition))
+    return written
 
 
 @contextmanager

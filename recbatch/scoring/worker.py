@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recbatch.allocator import keep_freed_memory
 from recbatch.model.recommender import user_vectors
+from recbatch.ranking.audience import Audiences
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import TopK, top_k_of
 from recbatch.scoring.bundle import Scorer, open_scorer
@@ -34,6 +35,7 @@ LISTS = pa.schema(
         (c.USER_BUCKET, pa.int32()),
     ]
 )
+AUDIENCE_RANK = 0  # what tells rows of audiences from those of lists
 # One entry: a worker serves one model at a time, and keeps it between tasks because Spark reuses the process.
 _loaded: dict[str, Scorer] = {}
 
@@ -57,7 +59,7 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Meters:
-    """Over all tasks: users scored, seconds of encoding, ranking and explaining; the most memory of a worker, MiB."""
+    """Over all tasks: users scored (once an item shard), seconds of each part, the most memory of a worker in MiB."""
 
     users: Accumulator[int]
     encoding: Accumulator[float]
@@ -67,38 +69,92 @@ class Meters:
 
 
 @dataclass(frozen=True)
+class ChosenItems:
+    """Items, by place in the scorer's catalogue, whose `size` best users are wanted."""
+
+    places: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True)
 class Request:
-    """What is asked of the kernel: of all items, or of the part `shard` of `shards` equal ones."""
+    """What is asked of the kernel: of all items, or of the part `shard` of `shards` equal ones.
+
+    audience: besides, the best users of these items.
+    """
 
     k: int
     filter_viewed: bool
     batch_users: int
     shard: int = 0
     shards: int = 1
+    audience: ChosenItems | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Scores the users of one partition; `audiences` is filled while `lists` is read."""
+
+    scorer: Scorer
+    request: Request
+    meters: Meters
+    audiences: Audiences | None
+
+    @classmethod
+    def begin(cls, shipped: Shipped, request: Request, meters: Meters) -> Task:
+        # Executors share a machine: every worker computes on the one core that Spark counts for its task.
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        scorer, chosen = shipped.open(), request.audience
+        if chosen is None:
+            return cls(scorer, request, meters, None)
+        places = np.array(chosen.places, np.int32)
+        return cls(scorer, request, meters, Audiences(scorer.catalogue.items, places, chosen.size))
+
+    def lists(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Rows of `user_sequences` with a fingerprint to rows of LISTS."""
+        for batch in batches:
+            for start in range(0, batch.num_rows, self.request.batch_users):
+                some = batch.slice(start, self.request.batch_users)
+                yield score_batch(self.scorer, some, self.request, self.meters, self.audiences)
+        self.meters.peak_mb.add(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+    def audience(self) -> pa.Table:
+        """Rows of LISTS, too, but of rank 0: the best users of the chosen items among those that have passed by."""
+        if self.audiences is None:
+            return LISTS.empty_table()
+        entries = self.audiences.entries()
+        columns = {
+            c.USER_ID: entries["user_id"],
+            c.RANK: pa.repeat(pa.scalar(AUDIENCE_RANK, pa.int32()), len(entries)),
+            c.ITEM_ID: self.scorer.item_ids.take(entries["item"].combine_chunks()),
+            c.SCORE: entries["score"],
+            c.USER_BUCKET: entries["user_bucket"],
+        }
+        return pa.table([columns.get(f.name, pa.nulls(len(entries), f.type)) for f in LISTS], schema=LISTS)
 
 
 def score_partition(
     shipped: Shipped, request: Request, meters: Meters
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow: rows of `user_sequences` with a fingerprint to rows of LISTS."""
+    """For mapInArrow: users to the rows of their lists, and then to those of audiences, whose rank is 0."""
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        # Executors share a machine: every worker computes on the one core that Spark counts for its task.
-        torch.set_num_threads(1)
-        keep_freed_memory()
-        scorer = shipped.open()
-        for batch in batches:
-            for start in range(0, batch.num_rows, request.batch_users):
-                yield score_batch(scorer, batch.slice(start, request.batch_users), request, meters)
-        meters.peak_mb.add(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        task = Task.begin(shipped, request, meters)
+        yield from task.lists(batches)
+        yield from task.audience().to_batches()
 
     return score
 
 
 def score_batch(
-    scorer: Scorer, batch: pa.RecordBatch, request: Request, meters: Meters | None = None
+    scorer: Scorer,
+    batch: pa.RecordBatch,
+    request: Request,
+    meters: Meters | None = None,
+    audiences: Audiences | None = None,
 ) -> pa.RecordBatch:
-    """The lists of the users of `batch`, users in the order of the batch.
+    """The lists of the users of `batch`, users in the order of the batch. They compete for `audiences` as well.
 
     Raises:
         ModelError: a vector or score is not finite.
@@ -107,13 +163,11 @@ def score_batch(
     began = time.perf_counter()
     users = user_vectors(scorer.model, items.vectors, histories)
     encoded = time.perf_counter()
-    best = _best(
-        scorer,
-        users,
-        request,
-        _seen(scorer, batch) if request.filter_viewed else None,
-        None if fusion is None else scorer.neighbours.additions(histories, fusion),
-    )
+    seen = _seen(scorer, batch) if request.filter_viewed else None
+    additions = None if fusion is None else scorer.neighbours.additions(histories, fusion)
+    best = _best(scorer, users, request, seen, additions)
+    if audiences is not None:
+        audiences.add(users, batch.column(c.USER_ID), batch.column(c.USER_BUCKET), seen, additions)
     ranked = time.perf_counter()
     evidence = explain(items.vectors, scorer.kappa, scorer.neighbours, fusion, histories, best)
     if meters is not None:

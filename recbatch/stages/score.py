@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.config.sections import ItemAttribute
 from recbatch.context import StageContext
-from recbatch.errors import ModelError
+from recbatch.errors import ModelError, UsageError
 from recbatch.model.artifact import Artifact
 from recbatch.model.items import ItemFeatures
 from recbatch.scoring.bundle import Scorer
@@ -23,15 +23,15 @@ from recbatch.scoring.defaults import default_recommendations
 from recbatch.scoring.pairs import score_udf, user_histories
 from recbatch.scoring.plan import Plan, bucket_groups, calibrate
 from recbatch.scoring.progress import watched
-from recbatch.scoring.recommend import create_meters, prepared, recommend, write_lists
+from recbatch.scoring.recommend import create_meters, merged_audiences, prepared
 from recbatch.scoring.shipping import shipped_to_workers
 from recbatch.scoring.staging import Staging
-from recbatch.scoring.worker import Meters, Request, Shipped
+from recbatch.scoring.worker import ChosenItems, Meters, Request, Shipped
+from recbatch.scoring.writing import ListWriter
 from recbatch.stages.inputs import CHAMPION, RELEASE, load_artifact, read_parameters, read_popularity, snapshot_times
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
-from recbatch.tables.bulk import replace_buckets_by_files
 from recbatch.tables.ledger import StageResult
 from recbatch.transforms.attributes import number_fields
 from recbatch.transforms.normalization import Parameters, rescaling
@@ -43,6 +43,7 @@ def score(context: StageContext) -> StageResult:
     """`user_sequences` and the champion model to staged lists of the exact top K, and the default list.
 
     Raises:
+        UsageError: `scoring.audience_items` names an unknown item.
         ModelError: there is no champion, its artifact does not fit the tables, or a score is not finite.
     """
     tables, section = context.tables, context.config.scoring
@@ -57,7 +58,7 @@ def score(context: StageContext) -> StageResult:
     meters = create_meters(context.spark.sparkContext)
     with (
         shipped_to_workers(context.spark.sparkContext, scorer, section) as shipped,
-        watched(meters, context.progress, users, items),
+        watched(meters, context.progress, users * section.item_shards, items / section.item_shards),
     ):
         stage_lists(context, scorer, shipped, meters, model)
     seconds = time.monotonic() - began
@@ -65,7 +66,7 @@ def score(context: StageContext) -> StageResult:
         tables.read(schemas.ITEM_FEATURES), tables.read(schemas.ITEM_POPULARITY), section.default_k
     )
     tables.replace(schemas.STAGED_DEFAULT_RECOMMENDATIONS, _stamped(context, defaults, model), context.transaction)
-    scored = meters.users.value
+    scored = meters.users.value // section.item_shards
     return StageResult(
         row_counts={
             "users": users,
@@ -93,7 +94,8 @@ def stage_lists(context: StageContext, scorer: Scorer, shipped: Shipped, meters:
     spec, version = schemas.STAGED_RECOMMENDATIONS, context.transaction.version
     request = Request(section.k, section.filter_viewed, section.batch_users)
     signature = f"{shipped.digest}/{section.k}/{section.filter_viewed}"
-    staging = _staging(context, signature)
+    audience = _audience(context, scorer)
+    staging = _staging(context, signature, everyone=audience is not None)
     users = prepared(tables.read(schemas.USER_SEQUENCES), scorer, section, signature)
     n_buckets = context.config.features.buckets
     written = tables.partitions(spec)
@@ -103,32 +105,52 @@ def stage_lists(context: StageContext, scorer: Scorer, shipped: Shipped, meters:
     beyond = sorted({int(one[c.USER_BUCKET]) for one in written} - set(range(n_buckets)))
     seconds = calibrate(scorer, _sample(context), request, _QUICK_LOOK).seconds_a_user
     seconds *= tables.rows(schemas.USER_SEQUENCES) / context.spark.sparkContext.defaultParallelism
-    # Workers write the lists themselves where these are final and the folder is within their reach.
-    direct = not staging.comparable and section.item_shards == 1
-    folder = tables.local_folder(spec) if direct else None
+    writer = ListWriter(tables, section, shipped, meters, version, audience, staging)
     for group in bucket_groups(missing, seconds * len(missing) / n_buckets, section.commit_seconds):
         replaced = group + beyond if group[-1] == missing[-1] else group
-        tasks = min(_partitions(context), len(group))
-        if folder is not None:
-            some = users.where(F.col(c.USER_BUCKET).isin(group))
-            files = write_lists(some, shipped, section, tasks, meters, folder, version)
-            replace_buckets_by_files(folder, spec, files, replaced)
-            continue
-        score_users = partial(recommend, shipped=shipped, section=section, partitions=tasks, meters=meters)
-        with staging.lists(users, group, score_users) as lists:
-            tables.replace_buckets(spec, lists.withColumn(c.TXN_VERSION, F.lit(version).cast("long")), replaced)
+        writer.write(users, group, replaced, min(_partitions(context), len(group)))
+    _stage_audiences(context, audience)
     made = [(model[c.MODEL_VERSION], signature, snapshot_times(tables)[RELEASE], context.run_id, version)]
     frame = context.spark.createDataFrame(made, schemas.STAGED_SCORING.schema)
     tables.replace(schemas.STAGED_SCORING, frame, context.transaction)
 
 
-def _staging(context: StageContext, signature: str) -> Staging:
-    """What earlier runs have left; an empty table of today's columns where there is none."""
+def _audience(context: StageContext, scorer: Scorer) -> ChosenItems | None:
+    """The items of `scoring.audience_items` by place; raises UsageError where one is unknown."""
+    section = context.config.scoring
+    if not section.audience_items:
+        return None
+    places = pc.index_in(pa.array(section.audience_items, pa.string()), scorer.item_ids).to_pylist()
+    unknown = [name for name, place in zip(section.audience_items, places, strict=True) if place is None]
+    if unknown:
+        raise UsageError(
+            f"scoring.audience_items: item '{unknown[0]}' is in no event and no catalogue; {len(unknown)} such",
+            remedy="name items by the item_id of table 'item_features'",
+        )
+    return ChosenItems(tuple(dict.fromkeys(places)), section.audience_size)
+
+
+def _stage_audiences(context: StageContext, audience: ChosenItems | None) -> None:
+    """Merge the parts that this run has left; without a request, what an earlier one asked for goes."""
+    tables, spec = context.tables, schemas.STAGED_AUDIENCES
+    if audience is not None:
+        parts = tables.read(schemas.STAGED_AUDIENCE_PARTS).where(F.col(c.TXN_VERSION) == context.transaction.version)
+        tables.replace(spec, merged_audiences(parts, audience.size), context.transaction)
+    elif tables.version(spec) is not None:
+        tables.replace(spec, context.spark.createDataFrame([], spec.schema), context.transaction)
+
+
+def _staging(context: StageContext, signature: str, *, everyone: bool) -> Staging:
+    """What earlier runs have left; an empty table of today's columns where there is none.
+
+    everyone: users who have not changed are scored as well, since they are to be found for an item.
+    """
     tables, spec = context.tables, schemas.STAGED_RECOMMENDATIONS
-    if not tables.has_contract(spec):
-        tables.create(spec)
+    for needed in (spec, schemas.STAGED_AUDIENCE_PARTS) if everyone else (spec,):
+        if not tables.has_contract(needed):
+            tables.create(needed)
     made = tables.read(schemas.STAGED_SCORING).first() if tables.version(schemas.STAGED_SCORING) is not None else None
-    return Staging(tables.read(spec), made is not None and made[c.SCORER_DIGEST] == signature)
+    return Staging(tables.read(spec), not everyone and made is not None and made[c.SCORER_DIGEST] == signature)
 
 
 def load_scorer(context: StageContext, path: str) -> Scorer:

@@ -59,7 +59,7 @@ class Ledger:
         """The latest finished run of `stage`, as a row of `runs`."""
         return next((row for row in reversed(self._rows) if row[c.STAGE] == stage and row[c.STATUS] == DONE), None)
 
-    def is_current(self, stage: str, fingerprint: str, outputs: Mapping[str, int | None]) -> bool:
+    def is_current(self, stage: str, fingerprint: str, outputs: Mapping[str, int]) -> bool:
         """Whether the last finished run had this fingerprint and its tables are still the versions it wrote."""
         last = self.last_done(stage)
         return last is not None and last[c.FINGERPRINT] == fingerprint and last[c.OUTPUTS] == dict(outputs)

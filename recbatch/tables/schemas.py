@@ -211,6 +211,17 @@ STAGED_RECOMMENDATIONS = _spec(
     user_bucket=_INT,
     txn_version=_LONG,
 )
+# The best users of an item among those of one task; `staged_audiences` is made of them.
+STAGED_AUDIENCE_PARTS = _spec(
+    "staged_audience_parts",
+    partition_by=(c.USER_BUCKET, c.TXN_VERSION),
+    item_id=_STRING,
+    score=_FLOAT,
+    user_id=_STRING,
+    user_bucket=_INT,
+    txn_version=_LONG,
+)
+STAGED_AUDIENCES = _spec("staged_audiences", item_id=_STRING, rank=_INT, user_id=_STRING, score=_FLOAT)
 STAGED_SCORING = _spec(
     "staged_scoring", model_version=_STRING, scorer_digest=_STRING, as_of=_TIME, run_id=_STRING, txn_version=_LONG
 )
