@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,8 @@ import peers
 import pyarrow as pa
 import torch
 from deltalake import DeltaTable
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from torch import Tensor
 
 from recbatch.config import Config, load_config
@@ -66,9 +69,8 @@ class EndToEnd:
         )
         spark = build_session(config.spark, "recbatch-benchmark")
         made = cls(spark, config, _scorer(items, dim, config.scoring.tile_items), users, threads)
-        rows = spark.createDataFrame(_sequences(users, items))
+        made._store(spark.createDataFrame(_sequences(users, items)), 1)
         tables = made._context(0).tables
-        tables.replace(schemas.USER_SEQUENCES, rows, Transaction("benchmark", 1))
         release = spark.createDataFrame([(RELEASE, dt.datetime(2026, 1, 1), "benchmark")], schemas.SNAPSHOTS.schema)
         tables.replace(schemas.SNAPSHOTS, release, Transaction("benchmark", 1))
         return made
@@ -102,19 +104,90 @@ class EndToEnd:
             "worker_peak_mb": meters.peak_mb.value,
         }
 
+    def growth(self) -> dict[str, float]:
+        """Seconds of a warm run, and MiB of the largest worker beyond torch and beyond the item matrix."""
+        self._stage(1)
+        seconds, meters = min((self._stage(version) for version in (2, 3)), key=lambda run: run[0])
+        items = self.scorer.catalogue.items.vectors
+        probe = "import resource, pyspark, torch; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        bare = int(subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True).stdout) / 1024
+        return {
+            "seconds": seconds,
+            "encoding": meters.encoding.value / self.threads,
+            "kernel": meters.ranking.value / self.threads,
+            "million_pairs_a_second": self.users * len(items) / seconds / 1e6,
+            "worker_peak_mb": meters.peak_mb.value,
+            "torch_mb": bare,
+            "item_matrix_mb": items.nbytes / (1 << 20),
+            "beyond_mb": meters.peak_mb.value - bare - items.nbytes / (1 << 20),
+        }
+
+    def incremental(self, first_version: int) -> dict[str, float]:
+        """A run after 1% of the users, spread at random, have changed, as shares of a run of all just before it."""
+        full, before = self._stage(first_version)
+        sequences = self._context(0).tables.read(schemas.USER_SEQUENCES)
+        changed = F.pmod(F.xxhash64(F.reverse(c.USER_ID)), F.lit(100)) == 0
+        shorter = {
+            name: F.when(changed, F.expr(f"slice({name}, 1, size({name}) - 1)")).otherwise(F.col(name))
+            for name in (c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME, c.PRICE, c.QUANTITY)
+        }
+        self._store(self.spark.createDataFrame(sequences.withColumns(shorter).toArrow()), first_version + 1)
+        seconds, after = self._stage(first_version + 1, everyone=False)
+        busy = [meters.encoding.value + meters.ranking.value for meters in (before, after)]
+        return {
+            "changed_users": after.users.value / self.users,
+            "encoding_and_kernel": busy[1] / busy[0],
+            "stage": seconds / full,
+            "seconds": seconds,
+        }
+
+    def skewed(self, first_version: int) -> dict[str, float]:
+        """One user who has seen nine items in ten, and one item that everybody has seen, against the plain table."""
+        self._stage(first_version)
+        _, plain = self._stage(first_version + 1)
+        longest = self._longest_task()
+        n_items = len(self.scorer.position)
+        everything = F.sequence(F.lit(0), F.lit(n_items * 9 // 10))
+        with_first = F.array_sort(F.array_distinct(F.concat(F.array(F.lit(0)), c.SEEN)))
+        seen = F.when(F.col(c.USER_ID) == "user-0", everything).otherwise(with_first)
+        sequences = self._context(0).tables.read(schemas.USER_SEQUENCES)
+        self._store(self.spark.createDataFrame(sequences.withColumn(c.SEEN, seen).toArrow()), first_version + 2)
+        _, skewed = self._stage(first_version + 2)
+        return {
+            "worker_peak": skewed.peak_mb.value / plain.peak_mb.value,
+            "longest_task": self._longest_task() / longest,
+        }
+
+    def _store(self, rows: DataFrame, version: int) -> None:
+        # A file a bucket, as the stage `features` leaves it.
+        spread = rows.repartition(_BUCKETS, c.USER_BUCKET)
+        self._context(0).tables.replace(schemas.USER_SEQUENCES, spread, Transaction("benchmark", version))
+
+    def _longest_task(self) -> float:
+        """Seconds of the longest task of the last stage that had as many as scoring has."""
+        store = self.spark.sparkContext._jsc.sc().statusStore()  # type: ignore[union-attr]
+        tasks = 4 * self.threads
+        jobs = store.jobsList(None)
+        latest = max(jobs.apply(i).stageIds().head() for i in range(jobs.size()) if jobs.apply(i).numTasks() == tasks)
+        rows = store.taskList(latest, 0, tasks)
+        return max(rows.apply(i).duration().get() for i in range(rows.size())) / 1000
+
     def _context(self, version: int) -> StageContext:
         store = TableStore(self.spark, self.config.warehouse)
         return StageContext(
             self.spark, self.config, store, "benchmark", Transaction("benchmark", version), None, _QUIET
         )
 
-    def _stage(self, version: int) -> tuple[float, Any]:
-        """Seconds of the stage from the first thing it does; every user is scored, as with a new model."""
-        shutil.rmtree(self._context(version).tables.path(schemas.STAGED_SCORING), ignore_errors=True)
+    def _stage(self, version: int, *, everyone: bool = True) -> tuple[float, Any]:
+        """Seconds of the stage from its first step on; every user is scored, as for a new model, or the changed."""
+        if everyone:
+            shutil.rmtree(self._context(version).tables.path(schemas.STAGED_SCORING), ignore_errors=True)
         began = time.perf_counter()
         meters = create_meters(self.spark.sparkContext)
         with shipped_to_workers(self.spark.sparkContext, self.scorer, self.config.scoring) as shipped:
-            stage_lists(self._context(version), self.scorer, shipped, meters, {c.MODEL_VERSION: "benchmark"})
+            stage_lists(
+                self._context(version), self.scorer, shipped, meters, {c.MODEL_VERSION: "benchmark"}, self.users
+            )
         return time.perf_counter() - began, meters
 
     def _without_writing(self) -> float:

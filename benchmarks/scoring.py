@@ -24,7 +24,7 @@ from recbatch.ranking.screen import Arithmetic
 from recbatch.ranking.topk import ItemMatrix
 
 _ALS_PAIRS = 5e8  # less would measure its fixed costs, more its patience
-_PARTS = ("kernels", "peers", "spark", "als")
+_PARTS = ("kernels", "peers", "spark", "als", "incremental", "skew")
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     fastest(options.dim)  # measured on one thread, as the workers do
     if "kernels" in options.only or "peers" in options.only:
         _vectors(options, figures)
-    if "spark" in options.only or "als" in options.only:
+    if {"spark", "als", "incremental", "skew"} & set(options.only):
         _jobs(options, figures)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
@@ -89,6 +89,11 @@ def _jobs(options: argparse.Namespace, figures: dict[str, float]) -> None:
                 _print_job(
                     "fused_spark", {name.removeprefix("fused_"): value for name, value in fused.items()}, options
                 )
+            for number, part in enumerate(("incremental", "skew"), start=1):
+                if part in options.only:
+                    shares = job.incremental(10 * number) if part == "incremental" else job.skewed(10 * number)
+                    print(part, ", ".join(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
+                    figures |= {f"{part}_{name}": share for name, share in shares.items()}
             if "als" in options.only:
                 users = min(options.users, max(1, int(_ALS_PAIRS / options.items)))
                 _report(figures, "als", lambda: peers.als(job.spark, users, options.items, options.dim, options.k))

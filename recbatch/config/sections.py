@@ -219,7 +219,7 @@ class FeaturesSection(Section):
 class ModelSection(Section):
     encoder: Literal["conv"] = "conv"
     dim: Annotated[int, Field(ge=4)] = 64
-    blocks: PositiveInt = 2
+    blocks: PositiveInt = 1
     context_length: PositiveInt = 50
     short_kernel: PositiveInt = 4
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3

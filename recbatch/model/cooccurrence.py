@@ -119,12 +119,17 @@ def strongest_evidence(
     for user in range(len(rows) - 1):
         first, last = rows[user], rows[user + 1]
         _share(indptr, indices, weights, behaviours[user], powers, listed[first:last], place, shares, wholes)
+        known = 0
+        while known < width and behaviours[user, known] >= 0:
+            known += 1
         for entry in range(first, last):
             rank = entry - first
+            if wholes[rank] == 0.0 and 0 < known <= similarity.shape[1]:  # only the network speaks for it
+                chosen[entry] = similarity[entry, :known].argmax()
+                by_count[entry] = similarity[entry, chosen[entry]] < 0
+                continue
             log_whole, best = np.log1p(wholes[rank] / eps), -np.inf
-            for back in range(width):
-                if behaviours[user, back] < 0:
-                    break
+            for back in range(known):
                 network = similarity[entry, back] if back < similarity.shape[1] else 0.0
                 count = 0.0
                 if shares[rank, back] > 0:

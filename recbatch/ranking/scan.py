@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recbatch.compilation import compiled
+from recbatch.compilation import compiled, compiled_fused
 from recbatch.ranking.candidates import (
     LOWEST,
     STEPS,
@@ -73,7 +73,6 @@ def scan(
     while groups < 2 * k:
         groups *= 2
     maxima = np.empty(groups, np.float32)
-    least = np.empty(n_rows, np.float32)
     _hide_masked(products, hidden, tile, masks)
     _hide(products, hidden, tile, excluded)
     _push_added(products, hidden, tile, added, pool, vectors, k)
@@ -81,9 +80,7 @@ def scan(
         user = tile.rows[r]
         if pool.cut[user] == LOWEST and 2 * groups <= n:
             _first_cut(products[r], hidden, tile, r, maxima, pool, k)
-        least[r] = pool.cut[user] - tile.margin[r]
-    marks = _mark_blocks(products, tile.scale, tile.error, tile.step, tile.norm, tile.bias, least)
-    _push_marked(products, hidden, tile, marks, pool, vectors, k)
+    _push_reaching(products, hidden, tile, pool, vectors, k)
 
 
 @compiled
@@ -139,13 +136,13 @@ def _first_cut(line: Any, hidden: Any, tile: Tile, r: int, maxima: Any, pool: Po
     """A first cut before anything is listed: k groups of items hold one each that reaches the k-th largest maximum."""
     groups, scale, error = len(maxima), tile.scale[r], tile.error[r]
     maxima[:] = LOWEST
-    for base in range(0, len(tile.bias) - groups + 1, groups):
-        products, bias = line[base : base + groups], tile.bias[base : base + groups]
-        step, norm = tile.step[base : base + groups], tile.norm[base : base + groups]
+    steps, norms, biases = tile.step, tile.norm, tile.bias
+    for base in range(0, len(biases) - groups + 1, groups):
         for g in range(groups):
-            score = np.float32(products[g]) * scale * step[g] + bias[g] - error * norm[g]
-            score = score if products[g] != hidden else LOWEST
-            maxima[g] = score if score > maxima[g] else maxima[g]
+            at, to = np.uint64(base) + np.uint64(g), np.uint64(g)
+            score = np.float32(line[at]) * scale * steps[at] + biases[at] - error * norms[at]
+            score = score if line[at] != hidden else LOWEST
+            maxima[to] = max(score, maxima[to])
     user, highest = tile.rows[r], maxima.max()
     cut = kth_largest(maxima, groups, k) - tile.margin[r]
     if cut > LOWEST:
@@ -153,28 +150,25 @@ def _first_cut(line: Any, hidden: Any, tile: Tile, r: int, maxima: Any, pool: Po
         start_histogram(pool.histogram, user, cut, highest)
 
 
-@compiled
-def _mark_blocks(products: Any, scale: Any, error: Any, steps: Any, norms: Any, biases: Any, least: Any) -> Any:
-    """(R, blocks): whether an item of the block can reach least[r]. It alone touches every pair, and does no more."""
-    n_rows, n = products.shape
-    marks = np.ones((n_rows, -(-n // _BLOCK)), np.bool_)  # the last block, if it is not full, stays marked
-    for r in range(n_rows):
-        line, row_scale, row_error, row_least = products[r], scale[r], error[r], least[r]
-        for block in range(n // _BLOCK):
-            # Slices, because an index that may be negative keeps the compiler from using vector instructions.
-            base = block * _BLOCK
-            part, bias = line[base : base + _BLOCK], biases[base : base + _BLOCK]
-            step, norm = steps[base : base + _BLOCK], norms[base : base + _BLOCK]
-            reaching = np.int32(0)
-            for j in range(_BLOCK):
-                score = np.float32(part[j]) * row_scale * step[j] + bias[j]
-                reaching |= np.int32(score + row_error * norm[j] >= row_least)
-            marks[r, block] = reaching != 0
-    return marks
+@compiled_fused
+def _mark_blocks(
+    line: Any, scale: Any, error: Any, steps: Any, norms: Any, biases: Any, least: Any, marks: Any
+) -> None:
+    """Whether an item of a full block can reach `least`. It alone touches every pair, and does no more."""
+    for block in range(len(line) // _BLOCK):
+        # Slices, because an index that may be negative keeps the compiler from using vector instructions.
+        base = block * _BLOCK
+        part, bias = line[base : base + _BLOCK], biases[base : base + _BLOCK]
+        step, norm = steps[base : base + _BLOCK], norms[base : base + _BLOCK]
+        reaching = np.int32(0)
+        for j in range(_BLOCK):
+            score = np.float32(part[j]) * scale * step[j] + bias[j]
+            reaching |= np.int32(score + error * norm[j] >= least)
+        marks[block] = reaching != 0
 
 
 @compiled
-def _push_marked(products: Any, hidden: Any, tile: Tile, marks: Any, pool: Pool, vectors: Vectors, k: int) -> None:
+def _push_reaching(products: Any, hidden: Any, tile: Tile, pool: Pool, vectors: Vectors, k: int) -> None:
     # All fields are taken out once: each time one is, the array's references are counted.
     scales, errors, margins, steps, norms, biases = tile.scale, tile.error, tile.margin, tile.step, tile.norm, tile.bias
     items, lows, highs, added, sizes, cuts = pool.item, pool.low, pool.high, pool.added, pool.size, pool.cut
@@ -187,33 +181,35 @@ def _push_marked(products: Any, hidden: Any, tile: Tile, marks: Any, pool: Pool,
         histogram.counts,
     )
     score, bound, reaching = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int64)
+    marks = np.ones(-(-len(biases) // _BLOCK), np.bool_)  # the last block, if it is not full, stays marked
     for r in range(len(tile.rows)):
-        user, scale, error, margin = tile.rows[r], scales[r], errors[r], margins[r]
-        for block in range(marks.shape[1]):
-            if not marks[r, block]:
+        # Row by row, so that what is pushed is still in the nearest cache.
+        row, user, scale, error, margin = np.uint64(r), tile.rows[r], scales[r], errors[r], margins[r]
+        _mark_blocks(products[r], scale, error, steps, norms, biases, cuts[user] - margin, marks)
+        for block in range(len(marks)):
+            if not marks[block]:
                 continue
             base = block * _BLOCK
             n = min(_BLOCK, len(biases) - base)
-            line, bias = products[r, base : base + n], biases[base : base + n]
-            step, norm = steps[base : base + n], norms[base : base + n]
-            for j in range(n):
-                score[j] = np.float32(line[j]) * scale * step[j] + bias[j]
-                bound[j] = error * norm[j] + margin
+            for lane in range(n):  # unsigned: see `_mark_blocks`; a slice would be counted as a reference
+                at, to = np.uint64(base) + np.uint64(lane), np.uint64(lane)
+                score[to] = np.float32(products[row, at]) * scale * steps[at] + biases[at]
+                bound[to] = error * norms[at] + margin
             found, cut = 0, cuts[user]
             for j in range(n):  # without a branch to guess wrongly
                 reaching[found] = j
                 found += score[j] + bound[j] >= cut
             for i in range(found):
                 j = reaching[i]
-                if line[j] != hidden:
+                if products[row, base + j] != hidden:
                     size, low = sizes[user], score[j] - bound[j]
                     items[user, size], added[user, size] = tile.start + base + j, 0
                     lows[user, size], highs[user, size] = low, score[j] + bound[j]
                     sizes[user] = size + 1
                     if low >= bases[user]:
-                        at = np.int64(min((low - bases[user]) * inverses[user], np.float32(STEPS - 1)))
-                        counts[user, at] += 1
-                        above[user] += at >= places[user]
+                        step = np.int64(min((low - bases[user]) * inverses[user], np.float32(STEPS - 1)))
+                        counts[user, step] += 1
+                        above[user] += step >= places[user]
                         if above[user] - counts[user, places[user]] >= k:
                             cuts[user] = max(cuts[user], advance(histogram, k, user))
                     if size + 1 == items.shape[1]:

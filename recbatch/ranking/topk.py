@@ -147,7 +147,9 @@ class _Pass:
             skipped[:, t] = self.reach[t] < self.pool.cut
             rows = np.flatnonzero(~skipped[:, t]) if skipped[:, t].any() else everyone
             if len(rows):
-                narrowed = self.users.rows if rows is everyone else self.users.rows[torch.from_numpy(rows)]
+                narrowed = self.users.rows
+                if rows is not everyone:
+                    narrowed = narrowed.index_select(0, torch.from_numpy(rows))
                 scored = screen.multiply(narrowed, t, products, narrow_products).numpy()
                 self._scan(scored, self._tile(t, rows, whole=rows is everyone))
         if len(self.added.indices) and skipped.any():

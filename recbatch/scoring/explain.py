@@ -94,18 +94,27 @@ def _newest_first(histories: Sequences, length: int) -> NDArray[np.int64]:
     return behaviour
 
 
+def _rows(vectors: Tensor, at: Tensor) -> Tensor:
+    """vectors[at], several times as fast."""
+    return vectors.index_select(0, at.flatten()).view(*at.shape, -1)
+
+
 def _similarity(item_vectors: Tensor, kappa: Tensor, behaviour: NDArray[np.int64], best: TopK) -> NDArray[np.float32]:
     """(N, context): kappa(p) * v_h . v_i for every entry and behaviour of the network's context."""
     bounds = best.indptr.numpy()
     counts = np.diff(bounds)
     row = np.repeat(np.arange(len(behaviour)), counts)
     rank = np.arange(len(row)) - bounds[row]
-    lists = torch.zeros(len(behaviour), int(counts.max(initial=0)), dtype=torch.int64)
-    lists[torch.from_numpy(row), torch.from_numpy(rank)] = best.item_idx.long()
+    longest = int(counts.max(initial=0))
+    if len(row) == len(behaviour) * longest:  # as nearly always: every list is full
+        lists = best.item_idx.view(-1, longest)
+    else:
+        lists = torch.zeros(len(behaviour), longest, dtype=torch.int32)
+        lists[torch.from_numpy(row), torch.from_numpy(rank)] = best.item_idx
     past = torch.from_numpy(np.maximum(behaviour[:, : len(kappa)], 0))  # (B, context)
     products = np.empty((*lists.shape, past.shape[1]), np.float32)  # (B, K, context)
     for start in range(0, len(lists), _USERS_IN_CACHE):
         users = slice(start, start + _USERS_IN_CACHE)
-        weighted = item_vectors[past[users]].mul_(kappa[:, None]).transpose(1, 2)
-        torch.bmm(item_vectors[lists[users]], weighted, out=torch.from_numpy(products[users]))
+        weighted = _rows(item_vectors, past[users]).mul_(kappa[:, None]).transpose(1, 2)
+        torch.bmm(_rows(item_vectors, lists[users]), weighted, out=torch.from_numpy(products[users]))
     return products.reshape(-1, products.shape[2]) if len(row) == lists.numel() else products[row, rank]

@@ -37,6 +37,7 @@ from recbatch.transforms.attributes import number_fields
 from recbatch.transforms.normalization import Parameters, rescaling
 
 _QUICK_LOOK = 0.1  # seconds: it only decides how many buckets are committed together
+_SLOWEST_USER, _SLOWEST_PAIR = 2e-3, 2e-8  # seconds of one core: several times what a slow machine needs
 
 
 def score(context: StageContext) -> StageResult:
@@ -60,7 +61,7 @@ def score(context: StageContext) -> StageResult:
         shipped_to_workers(context.spark.sparkContext, scorer, section) as shipped,
         watched(meters, context.progress, users * section.item_shards, items / section.item_shards),
     ):
-        stage_lists(context, scorer, shipped, meters, model)
+        stage_lists(context, scorer, shipped, meters, model, users)
     seconds = time.monotonic() - began
     defaults = default_recommendations(
         tables.read(schemas.ITEM_FEATURES), tables.read(schemas.ITEM_POPULARITY), section.default_k
@@ -88,11 +89,12 @@ def score(context: StageContext) -> StageResult:
     )
 
 
-def stage_lists(context: StageContext, scorer: Scorer, shipped: Shipped, meters: Meters, model: dict[str, Any]) -> None:
+def stage_lists(
+    context: StageContext, scorer: Scorer, shipped: Shipped, meters: Meters, model: dict[str, Any], n_users: int
+) -> None:
     """Write the lists of all buckets that a killed attempt at this run has not written, group by group."""
     tables, section = context.tables, context.config.scoring
     spec, version = schemas.STAGED_RECOMMENDATIONS, context.transaction.version
-    request = Request(section.k, section.filter_viewed, section.batch_users)
     signature = f"{shipped.digest}/{section.k}/{section.filter_viewed}"
     audience = _audience(context, scorer)
     staging = _staging(context, signature, everyone=audience is not None)
@@ -103,8 +105,7 @@ def stage_lists(context: StageContext, scorer: Scorer, shipped: Shipped, meters:
     missing = sorted(set(range(n_buckets)) - done)
     # What is left of a warehouse that had more buckets goes with the last group.
     beyond = sorted({int(one[c.USER_BUCKET]) for one in written} - set(range(n_buckets)))
-    seconds = calibrate(scorer, _sample(context), request, _QUICK_LOOK).seconds_a_user
-    seconds *= tables.rows(schemas.USER_SEQUENCES) / context.spark.sparkContext.defaultParallelism
+    seconds = _expected_seconds(context, scorer, n_users)
     writer = ListWriter(tables, section, shipped, meters, version, audience, staging)
     for group in bucket_groups(missing, seconds * len(missing) / n_buckets, section.commit_seconds):
         replaced = group + beyond if group[-1] == missing[-1] else group
@@ -113,6 +114,16 @@ def stage_lists(context: StageContext, scorer: Scorer, shipped: Shipped, meters:
     made = [(model[c.MODEL_VERSION], signature, snapshot_times(tables)[RELEASE], context.run_id, version)]
     frame = context.spark.createDataFrame(made, schemas.STAGED_SCORING.schema)
     tables.replace(schemas.STAGED_SCORING, frame, context.transaction)
+
+
+def _expected_seconds(context: StageContext, scorer: Scorer, n_users: int) -> float:
+    """Of a full run; what is shorter than a commit in any case is not measured."""
+    section, cores = context.config.scoring, context.spark.sparkContext.defaultParallelism
+    at_most = n_users * (_SLOWEST_USER + scorer.catalogue.eligible * _SLOWEST_PAIR) / cores
+    if at_most <= section.commit_seconds:
+        return at_most
+    request = Request(section.k, section.filter_viewed, section.batch_users)
+    return n_users * calibrate(scorer, _sample(context), request, _QUICK_LOOK).seconds_a_user / cores
 
 
 def _audience(context: StageContext, scorer: Scorer) -> ChosenItems | None:
