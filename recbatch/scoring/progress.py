@@ -21,7 +21,7 @@ def watched(meters: Meters, progress: Progress, users: int, items: float) -> Ite
     def watch() -> None:
         began = time.monotonic()
         while not ended.wait(_SECONDS_BETWEEN_LOOKS):
-            done, seconds = meters.users.value, time.monotonic() - began
+            done, seconds = meters.users.value + meters.carried.value, time.monotonic() - began
             if done:
                 rate = done * items / seconds / 1e6
                 left = seconds * (users - done) / done

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import reduce
 
 from pyspark import SparkContext
 from pyspark.accumulators import AccumulatorParam
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from recbatch.config.sections import ScoringSection
 from recbatch.scoring.bundle import Scorer
-from recbatch.scoring.files import FILES_DDL, FOLDER, PATH, ROWS, SIZE, Folders, write_partition
 from recbatch.scoring.worker import AUDIENCE_RANK, ChosenItems, Meters, Request, Shipped, score_partition
 from recbatch.tables import columns as c
-from recbatch.tables.bulk import WrittenFile
 
 _BEHAVIOURS = (c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME, c.PRICE, c.QUANTITY)
 _LISTS_DDL = (
@@ -28,7 +24,8 @@ _LISTS_DDL = (
 def create_meters(spark: SparkContext) -> Meters:
     """Counters that tasks add to when they end."""
     encoding, ranking, explaining = (spark.accumulator(0.0, _Seconds()) for _ in range(3))
-    return Meters(spark.accumulator(0), encoding, ranking, explaining, spark.accumulator(0.0, _Largest()))
+    peak = spark.accumulator(0.0, _Largest())
+    return Meters(spark.accumulator(0), spark.accumulator(0), encoding, ranking, explaining, peak)
 
 
 def prepared(sequences: DataFrame, scorer: Scorer, section: ScoringSection, signature: str = "") -> DataFrame:
@@ -99,47 +96,6 @@ def _merged(passes: list[DataFrame], k: int) -> DataFrame:
     union = reduce(DataFrame.unionByName, passes)
     rank = F.when(F.col(c.RANK) == AUDIENCE_RANK, AUDIENCE_RANK).otherwise(F.row_number().over(best))
     return union.withColumn(c.RANK, rank).where(F.col(c.RANK) <= k)
-
-
-def write_lists(
-    users: DataFrame,
-    shipped: Shipped,
-    section: ScoringSection,
-    partitions: int,
-    meters: Meters,
-    folders: Folders,
-    version: int,
-    audience: ChosenItems | None = None,
-) -> dict[str, list[WrittenFile]]:
-    """As `recommend`, with workers that write the rows into tables themselves; by folder, what names the files.
-
-    users: read from a table that is partitioned by bucket, and not shuffled since, so that the rows of a bucket come
-    together.
-    """
-    request = Request(section.k, section.filter_viewed, section.batch_users, audience=audience)
-    files = users.mapInArrow(write_partition(shipped, request, meters, folders, version), FILES_DDL)
-    with _scan_partitions(users.sparkSession, partitions):
-        rows = files.collect()
-    written: dict[str, list[WrittenFile]] = {}
-    for row in rows:
-        partition = {c.USER_BUCKET: str(row[c.USER_BUCKET]), c.TXN_VERSION: str(version)}
-        written.setdefault(row[FOLDER], []).append(WrittenFile(row[PATH], row[SIZE], row[ROWS], partition))
-    return written
-
-
-@contextmanager
-def _scan_partitions(spark: SparkSession, partitions: int) -> Iterator[None]:
-    """Spark packs the files of a scan into about as many tasks; it has no setting of a single scan for that."""
-    name = "spark.sql.files.minPartitionNum"
-    before = spark.conf.get(name, None)
-    spark.conf.set(name, str(partitions))
-    try:
-        yield
-    finally:
-        if before is None:
-            spark.conf.unset(name)
-        else:
-            spark.conf.set(name, before)
 
 
 def _spread(users: DataFrame, partitions: int) -> DataFrame:

@@ -19,10 +19,10 @@ _PREVIOUS = "previous_fingerprint"
 class Staging:
     """The staged lists of earlier runs.
 
-    comparable: whether they were made by the same scorer; else every user is scored.
+    read: gives the table. comparable: whether they were made by the same scorer; else every user is scored.
     """
 
-    rows: DataFrame
+    read: Callable[[], DataFrame]
     comparable: bool
 
     @contextmanager
@@ -37,7 +37,7 @@ class Staging:
         if not self.comparable:
             yield score(wanted)
             return
-        staged = self.rows.where(F.col(c.USER_BUCKET).isin(buckets))
+        staged = self.read().where(F.col(c.USER_BUCKET).isin(buckets))
         before = staged.where(F.col(c.RANK) == 1).select(c.USER_ID, F.col(c.USER_FINGERPRINT).alias(_PREVIOUS))
         changes = (
             wanted.select(c.USER_ID, c.USER_FINGERPRINT)

@@ -59,9 +59,10 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Meters:
-    """Over all tasks: users scored (once an item shard), seconds of each part, the most memory of a worker in MiB."""
+    """Over all tasks: users scored (once an item shard) and carried forward, seconds, a worker's most memory in MiB."""
 
     users: Accumulator[int]
+    carried: Accumulator[int]
     encoding: Accumulator[float]
     ranking: Accumulator[float]
     explaining: Accumulator[float]

@@ -10,13 +10,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.config.sections import ScoringSection
-from recbatch.scoring.files import Folders
-from recbatch.scoring.recommend import recommend, write_lists
+from recbatch.scoring.direct import Destination, write_lists
+from recbatch.scoring.recommend import recommend
 from recbatch.scoring.staging import Staging
-from recbatch.scoring.worker import AUDIENCE_RANK, ChosenItems, Meters, Shipped
+from recbatch.scoring.worker import AUDIENCE_RANK, ChosenItems, Meters, Request, Shipped
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
-from recbatch.tables.bulk import replace_buckets_by_files
+from recbatch.tables.bulk import files_by_bucket, replace_buckets_by_files
 from recbatch.tables.store import TableStore
 
 
@@ -40,28 +40,26 @@ class ListWriter:
 
         users: prepared ones, of all buckets.
         """
-        if self._folders is None:
+        if self._destination is None:
             self._write_by_spark(users, group, replaced, tasks)
             return
-        some = users.where(F.col(c.USER_BUCKET).isin(group))
-        files = write_lists(
-            some, self.shipped, self.section, tasks, self.meters, self._folders, self.version, self.audience
-        )
-        parts = self._folders.audience_parts
+        some, section, destination = users.where(F.col(c.USER_BUCKET).isin(group)), self.section, self._destination
+        request = Request(section.k, section.filter_viewed, section.batch_users, audience=self.audience)
+        files = write_lists(some, self.shipped, request, tasks, self.meters, destination)
+        parts, lists = destination.audience_parts, destination.lists
         if parts is not None:
             replace_buckets_by_files(parts, schemas.STAGED_AUDIENCE_PARTS, files.get(parts, []), replaced)
-        lists = self._folders.lists
         replace_buckets_by_files(lists, schemas.STAGED_RECOMMENDATIONS, files.get(lists, []), replaced)
 
     @cached_property
-    def _folders(self) -> Folders | None:
-        """Where workers can write themselves: the lists are final, and the folder is within their reach."""
-        if self.staging.comparable or self.section.item_shards > 1:
-            return None
+    def _destination(self) -> Destination | None:
+        """Where workers can write themselves: a pass makes final lists, and the folder is within their reach."""
         lists = self.tables.local_folder(schemas.STAGED_RECOMMENDATIONS)
-        if lists is None:
+        if lists is None or self.section.item_shards > 1:
             return None
-        return Folders(lists, self.tables.local_folder(schemas.STAGED_AUDIENCE_PARTS) if self.audience else None)
+        parts = self.tables.local_folder(schemas.STAGED_AUDIENCE_PARTS) if self.audience else None
+        previous = files_by_bucket(lists) if self.staging.comparable else None
+        return Destination(lists, parts, self.version, previous)
 
     def _write_by_spark(self, users: DataFrame, group: list[int], replaced: list[int], tasks: int) -> None:
         score = partial(

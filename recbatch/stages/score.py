@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -111,9 +113,14 @@ def stage_lists(
         replaced = group + beyond if group[-1] == missing[-1] else group
         writer.write(users, group, replaced, min(_partitions(context), len(group)))
     _stage_audiences(context, audience)
-    made = [(model[c.MODEL_VERSION], signature, snapshot_times(tables)[RELEASE], context.run_id, version)]
-    frame = context.spark.createDataFrame(made, schemas.STAGED_SCORING.schema)
-    tables.replace(schemas.STAGED_SCORING, frame, context.transaction)
+    made = {
+        c.MODEL_VERSION: model[c.MODEL_VERSION],
+        c.SCORER_DIGEST: signature,
+        c.AS_OF: snapshot_times(tables)[RELEASE].astimezone(dt.UTC),
+        c.RUN_ID: context.run_id,
+        c.TXN_VERSION: version,
+    }
+    tables.replace_few(schemas.STAGED_SCORING, [made], context.transaction)
 
 
 def _expected_seconds(context: StageContext, scorer: Scorer, n_users: int) -> float:
@@ -160,8 +167,10 @@ def _staging(context: StageContext, signature: str, *, everyone: bool) -> Stagin
     for needed in (spec, schemas.STAGED_AUDIENCE_PARTS) if everyone else (spec,):
         if not tables.has_contract(needed):
             tables.create(needed)
-    made = tables.read(schemas.STAGED_SCORING).first() if tables.version(schemas.STAGED_SCORING) is not None else None
-    return Staging(tables.read(spec), not everyone and made is not None and made[c.SCORER_DIGEST] == signature)
+    made: list[str] = []
+    if tables.version(schemas.STAGED_SCORING) is not None:
+        made = read_arrow(tables, schemas.STAGED_SCORING)[c.SCORER_DIGEST].to_pylist()
+    return Staging(partial(tables.read, spec), not everyone and made == [signature])
 
 
 def load_scorer(context: StageContext, path: str) -> Scorer:

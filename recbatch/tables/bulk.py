@@ -25,6 +25,17 @@ class WrittenFile:
     partition: dict[str, str]
 
 
+def files_by_bucket(folder: str) -> dict[int, list[str]]:
+    """Paths of the files that the latest version of a table partitioned by `user_bucket` consists of."""
+    actions = DeltaTable(folder).get_add_actions(flatten=True)
+    files: dict[int, list[str]] = {}
+    for path, bucket in zip(
+        actions.column("path").to_pylist(), actions.column(f"partition.{c.USER_BUCKET}").to_pylist(), strict=True
+    ):
+        files.setdefault(int(bucket), []).append(f"{folder}/{path}")
+    return files
+
+
 def replace_buckets_by_files(
     folder: str, spec: TableSpec, files: Sequence[WrittenFile], buckets: Sequence[int]
 ) -> None:

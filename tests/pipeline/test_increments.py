@@ -51,15 +51,16 @@ def _change_users(context: StageContext, changed: list[str], gone: list[str]) ->
     context.tables.replace(schemas.USER_SEQUENCES, rows, Transaction("changed-by-hand", 1))
 
 
+@pytest.mark.parametrize("item_shards", [1, 2], ids=["written by workers", "written by Spark"])
 def test_after_few_changes_only_those_users_are_scored_and_the_table_is_that_of_a_full_run(
-    release: Release, tmp_path: Path
+    release: Release, tmp_path: Path, item_shards: int
 ) -> None:
     config = release.copy(tmp_path / "warehouse")
     warehouse = tmp_path / "warehouse"
     users = sorted(set(read(warehouse, "user_sequences")["user_id"].to_pylist()))
     changed, gone = users[3:6], users[-1:]
     _change_users(release.context(config), changed, gone)
-    result = _score(release, warehouse, 7)
+    result = _score(release, warehouse, 7, f"scoring.item_shards={item_shards}")
     assert result.row_counts["users_scored"] == len(changed)
     assert result.row_counts["users"] == len(users) - len(gone)
     incremental = _entries(warehouse)

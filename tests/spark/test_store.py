@@ -187,3 +187,25 @@ def test_the_folder_of_a_table_is_absolute_wherever_a_worker_runs(spark: SparkSe
     relative = TableStore(spark, "data/warehouse").local_folder(ITEM_INDEX)
     assert relative is not None
     assert relative.startswith("/")
+
+
+def test_few_rows_of_the_driver_make_the_table_that_spark_would_write(spark: SparkSession, tmp_path: Path) -> None:
+    spec, store = ALL["staged_scoring"], TableStore(spark, str(tmp_path))
+    row = {
+        "model_version": "m1",
+        "scorer_digest": "d",
+        "as_of": dt.datetime(2018, 1, 1, 5, tzinfo=dt.timezone(dt.timedelta(hours=2))),
+        "run_id": "r1",
+        "txn_version": 3,
+    }
+    by_spark = TableStore(spark, str(tmp_path / "by spark"))
+    made = spark.createDataFrame([tuple({**row, "as_of": dt.datetime(2018, 1, 1, 3)}.values())], spec.schema)
+    by_spark.replace(spec, made, Transaction("shop/score", 3))
+    store.replace_few(spec, [row], Transaction("shop/score", 3))
+    assert_df_equality(store.read(spec), by_spark.read(spec), ignore_nullable=True)
+    # Once more is once; Spark sees the mark, too; another version replaces.
+    store.replace_few(spec, [row | {"run_id": "r2"}], Transaction("shop/score", 3))
+    store.replace(spec, made.withColumn("run_id", F.lit("r3")), Transaction("shop/score", 3))
+    assert read_arrow(store, spec)["run_id"].to_pylist() == ["r1"]
+    store.replace_few(spec, [row | {"run_id": "r4"}], Transaction("shop/score", 4))
+    assert read_arrow(store, spec)["run_id"].to_pylist() == ["r4"]
