@@ -84,7 +84,7 @@ def _jobs(options: argparse.Namespace, figures: dict[str, float]) -> None:
             if "spark" in options.only:
                 figures |= job.measure(1)
                 _print_job("spark", figures, options)
-                fused = {f"fused_{name}": value for name, value in job.fused().measure(3).items()}
+                fused = {f"fused_{name}": value for name, value in job.fused().measure(5).items()}
                 figures |= fused
                 _print_job(
                     "fused_spark", {name.removeprefix("fused_"): value for name, value in fused.items()}, options
@@ -109,7 +109,7 @@ def _print_job(name: str, figures: dict[str, float], options: argparse.Namespace
         f"  the kernel alone on its vectors {figures['spark_kernel']:8.0f}; spark / kernel "
         f"{figures['spark'] / figures['spark_kernel']:.2f}"
     )
-    for part in ("encoding", "kernel", "explaining", "writing", "other"):
+    for part in ("encoding", "kernel", "explaining", "writing", "spark"):
         print(f"  {part:<12} {figures[f'seconds_{part}']:6.2f} s of {options.threads} cores")
     print(f"  in all       {figures['seconds_warm']:6.2f} s warm, {figures['seconds_cold']:.2f} s cold")
     print(f"  worker peak  {figures['worker_peak_mb']:6.0f} MiB")

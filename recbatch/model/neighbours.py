@@ -85,12 +85,13 @@ class Neighbours:
         fusion: Fusion,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """As `cooccurrence.strongest_evidence`, for the lists `best` of the users of `behaviours`."""
+        counted = fusion.behaviours if fusion.lam else 0  # else nothing is read of what may only be mapped
         return strongest_evidence(
             self._indptr,
             self._indices,
             self._weights,
             behaviours,
-            fusion.decay ** np.arange(fusion.behaviours, dtype=np.float64),
+            fusion.decay ** np.arange(counted, dtype=np.float64),
             best.indptr.numpy(),
             best.item_idx.numpy(),
             similarity,

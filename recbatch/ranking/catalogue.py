@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recbatch.ranking.arithmetic import fastest
 from recbatch.ranking.exact import ItemMatrix
-from recbatch.ranking.screen import Arithmetic, Screen, norms_from_above
+from recbatch.ranking.screen import Arithmetic, Screen
 
 _KNOTS = 2.0 ** np.arange(-3, 3.25, 0.25)  # user norms, as multiples of the typical one
 _SLACK = 2.0**-20  # more than the reference score loses when it is rounded to float32
@@ -98,10 +98,10 @@ class Catalogue:
         n = self.eligible
         return Screen.create(self.items.vectors[:n], self.items.bias[:n], self.arithmetic, self.tile_items)
 
-    @cached_property
+    @property
     def norms(self) -> NDArray[np.float32]:
-        """(I,): no vector is longer."""
-        return norms_from_above(self.items.vectors)
+        """(eligible,): no vector is longer."""
+        return self.screen.norm
 
     @cached_property
     def _reach_at_knots(self) -> NDArray[np.float64]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from recbatch.errors import ModelError
 
+_CHECKED_ROWS = 1 << 16
+
 
 class ItemMatrix:
     """All items as one matrix, checked once.
@@ -32,14 +34,19 @@ class ItemMatrix:
         check_finite(vectors, "item vector")
         check_finite(bias, "item bias")
         self.vectors, self.bias = vectors.contiguous(), bias
-        self.tie_rank = tie_rank.numpy().astype(np.int64)
+        self.tie_rank = tie_rank.numpy().astype(np.int64, copy=False)
+
+    @classmethod
+    def trusted(cls, vectors: Tensor, bias: Tensor, tie_rank: Tensor) -> ItemMatrix:
+        """Of what was one already: nothing is read, nor copied."""
+        items = object.__new__(cls)
+        items.vectors, items.bias, items.tie_rank = vectors, bias, tie_rank.numpy()
+        return items
 
     def between(self, start: int, stop: int) -> ItemMatrix:
         """Items start..stop-1, as views, with the order that they have among all."""
-        part = object.__new__(ItemMatrix)
-        part.vectors, part.bias = self.vectors[start:stop], self.bias[start:stop]
-        part.tie_rank = self.tie_rank[start:stop]
-        return part
+        tie_rank = torch.from_numpy(self.tie_rank[start:stop])
+        return ItemMatrix.trusted(self.vectors[start:stop], self.bias[start:stop], tie_rank)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -59,10 +66,12 @@ class TopK:
 
 def check_finite(values: Tensor, what: str) -> None:
     """Raise ModelError naming `what` and the first row that holds NaN or infinity."""
+    # Part by part: the check of a large matrix at once takes more memory than the matrix.
+    if all(bool(torch.isfinite(part).all()) for part in torch.split(values, _CHECKED_ROWS)):
+        return
     broken = ~torch.isfinite(values)
-    if bool(broken.any()):
-        where = [int(i) for i in broken.nonzero()[0]]
-        raise ModelError(
-            f"{what} {where[0]} holds {float(values[tuple(where)])}; {int(broken.sum())} of {values.numel()} do",
-            remedy="the model diverged or its artifact is damaged: train again, or score with an earlier model",
-        )
+    where = [int(i) for i in broken.nonzero()[0]]
+    raise ModelError(
+        f"{what} {where[0]} holds {float(values[tuple(where)])}; {int(broken.sum())} of {values.numel()} do",
+        remedy="the model diverged or its artifact is damaged: train again, or score with an earlier model",
+    )

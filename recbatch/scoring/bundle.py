@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as write_tensors
+from safetensors.torch import save_file as write_file
 from torch import Tensor
 
 from recbatch.config.sections import ModelSection
@@ -104,8 +107,28 @@ class Scorer:
             histories.offsets, histories.columns | {"item_idx": self.position[histories.columns["item_idx"]]}
         )
 
+    @cached_property
+    def digest(self) -> str:
+        """What names a scorer: two of the same digest give the same lists."""
+        with ThreadPoolExecutor() as pool:  # hashing a large catalogue takes a second of one core
+            parts = list(pool.map(_hash, self._tensors.items()))
+        return hashlib.sha256("".join([*parts, self._description]).encode()).hexdigest()
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the tensors in the file for `open_scorer`."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
     def to_bytes(self) -> bytes:
         """The file for `open_scorer` in another process. The same scorer gives the same bytes."""
+        return write_tensors(self._tensors, {_DESCRIPTION: self._description})
+
+    def save(self, path: Path) -> None:
+        """Write that file."""
+        write_file(self._tensors, path, {_DESCRIPTION: self._description})
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
         _, buffer, data = self.item_ids.buffers()
         items, csr, first = self.catalogue.items, self.neighbours.csr, self.item_ids.offset
         offsets = np.frombuffer(buffer, np.int32)[first : first + len(items) + 1].copy()
@@ -125,6 +148,10 @@ class Scorer:
             "neighbour_weights": self.neighbours.weights,
         }
         encoder = {_ENCODER + name: weight.contiguous() for name, weight in self.model.state_dict().items()}
+        return tensors | {name: weight for name, weight in encoder.items() if weight.numel()}
+
+    @property
+    def _description(self) -> str:
         description = {
             "model": self.model.config.model_dump(),
             "n_event_types": self.model.shape.n_event_types,
@@ -133,9 +160,7 @@ class Scorer:
             "typical_norm": self.catalogue.typical_norm,
             "tile_items": self.catalogue.tile_items,
         }
-        # One entry: safetensors writes several in any order.
-        metadata = {_DESCRIPTION: json.dumps(description, sort_keys=True)}
-        return write_tensors(tensors | {name: weight for name, weight in encoder.items() if weight.numel()}, metadata)
+        return json.dumps(description, sort_keys=True)  # one entry: safetensors writes several in any order
 
 
 def open_scorer(source: bytes | Path) -> Scorer:
@@ -145,9 +170,10 @@ def open_scorer(source: bytes | Path) -> Scorer:
     shape = Shape(0, (), 0, description["n_event_types"])
     config = ModelSection.model_validate(description["model"])
     state = {name.removeprefix(_ENCODER): value for name, value in tensors.items() if name.startswith(_ENCODER)}
-    items = ItemMatrix(tensors["vectors"], tensors["bias"], tensors["tie_rank"])
+    # Trusted, as the neighbours: they were checked where they were made, and a check would read all into memory.
+    items = ItemMatrix.trusted(tensors["vectors"], tensors["bias"], tensors["tie_rank"])
     offsets, data = tensors["id_offsets"].numpy(), tensors["id_bytes"].numpy()
-    csr = Csr(tensors["neighbour_indptr"], tensors["neighbour_indices"], tensors["neighbour_weights"])
+    csr = Csr(tensors["neighbour_indptr"], tensors["neighbour_indices"], tensors["neighbour_weights"], trusted=True)
     fusion = description["fusion"]
     return Scorer(
         _without_items(config, shape, state),
@@ -161,9 +187,10 @@ def open_scorer(source: bytes | Path) -> Scorer:
     )
 
 
-def digest(content: bytes) -> str:
-    """What names a scorer: two of the same digest give the same lists."""
-    return hashlib.sha256(content).hexdigest()
+def _hash(tensor: tuple[str, Tensor]) -> str:
+    name, values = tensor
+    content = hashlib.sha256(values.numpy().reshape(-1).view(np.uint8).data)
+    return f"{name} {values.dtype} {tuple(values.shape)} {content.hexdigest()}\n"
 
 
 def as_trained(histories: Sequences, amounts: Tensor) -> Sequences:

@@ -25,7 +25,6 @@ class Carrier:
     def __init__(self, files: Mapping[int, Sequence[str]], batch_users: int, folder: str, version: int) -> None:
         self._files, self._batch_users, self._folder, self._version = files, batch_users, folder, version
         self.written: list[pa.RecordBatch] = []  # rows of FILES
-        self.carried = 0
 
     def changed(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The users without a list of their fingerprint, in batches; users of a bucket come and go together."""
@@ -53,7 +52,6 @@ class Carrier:
         for rows in previous.rows_of(users):
             file.add(rows)
         self.written.append(file.close())
-        self.carried += len(users)
 
 
 class _Previous:

@@ -11,9 +11,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from recbatch.scoring.carrying import Carrier
 from recbatch.scoring.files import FILES_DDL, FOLDER, PATH, ROWS, SIZE, BucketFile, by_bucket
-from recbatch.scoring.worker import Meters, Request, Shipped, Task
+from recbatch.scoring.worker import Meters, Request, Shipped, Task, counted
 from recbatch.tables import columns as c
-from recbatch.tables.bulk import WrittenFile
+from recbatch.tables.written import WrittenFile
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,11 @@ def _write_partition(
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         task = Task.begin(shipped, request, meters)
         if destination.previous is None:
-            yield from _write_lists(task.lists(batches), destination)
+            yield from _write_lists(task.lists(counted(batches, meters)), destination, meters)
         else:
             carrier = Carrier(destination.previous, request.batch_users, destination.lists, destination.version)
-            yield from _write_lists(task.lists(carrier.changed(batches)), destination)
+            yield from _write_lists(task.lists(carrier.changed(counted(batches, meters))), destination, meters)
             yield from carrier.written
-            meters.carried.add(carrier.carried)
         audience = task.audience().sort_by([(c.USER_BUCKET, "ascending"), (c.ITEM_ID, "ascending")]).combine_chunks()
         for batch in audience.to_batches():
             for bucket, rows in by_bucket(batch):
@@ -72,18 +71,22 @@ def _write_partition(
     return write
 
 
-def _write_lists(batches: Iterable[pa.RecordBatch], destination: Destination) -> Iterator[pa.RecordBatch]:
+def _write_lists(
+    batches: Iterable[pa.RecordBatch], destination: Destination, meters: Meters
+) -> Iterator[pa.RecordBatch]:
     """A file for each bucket, as long as its rows come together."""
     file: BucketFile | None = None
     for lists in batches:
         for bucket, rows in by_bucket(lists):
             if file is not None and file.bucket != bucket:
                 yield file.close()
+                meters.writing.add(file.seconds)
                 file = None
             file = file or BucketFile.of_lists(destination.lists, bucket, destination.version)
             file.add(rows)
     if file is not None:
         yield file.close()
+        meters.writing.add(file.seconds)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ written counts only when the driver commits it (see `tables.bulk`).
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ class BucketFile:
         )
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = self._rows = 0
+        self.seconds = 0.0  # spent on writing
 
     @classmethod
     def of_lists(cls, folder: str, bucket: int, version: int) -> BucketFile:
@@ -69,9 +71,11 @@ class BucketFile:
             self._flush()
 
     def _flush(self) -> None:
+        began = time.perf_counter()
         self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema), row_group_size=_ROW_GROUP)
         self._rows += self._waiting_rows
         self._waiting, self._waiting_rows = [], 0
+        self.seconds += time.perf_counter() - began
 
     def close(self) -> pa.RecordBatch:
         """Finish the file; a row of FILES."""

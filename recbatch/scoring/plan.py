@@ -50,7 +50,7 @@ class Plan:
         cls, scorer: Scorer, section: ScoringSection, calibration: Calibration, *, users: int, cores: int, tasks: int
     ) -> Plan:
         catalogue = scorer.catalogue
-        size, screen = len(scorer.to_bytes()), catalogue.screen
+        size, screen = scorer.n_bytes, catalogue.screen
         # In float32 the first pass reads the vectors of the scorer itself.
         narrow = 0 if catalogue.arithmetic is Arithmetic.FLOAT32 else screen.rows.nbytes
         return cls(

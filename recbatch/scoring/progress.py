@@ -14,18 +14,18 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @contextmanager
-def watched(meters: Meters, progress: Progress, users: int, items: float) -> Iterator[None]:
-    """Report users done, pairs a second and the time left, until the block ends. Tasks report when they end."""
+def watched(meters: Meters, progress: Progress, buckets: int, items: float) -> Iterator[None]:
+    """Report buckets done, pairs a second and the time left, until the block ends. Tasks report when they end."""
     ended = threading.Event()
 
     def watch() -> None:
         began = time.monotonic()
         while not ended.wait(_SECONDS_BETWEEN_LOOKS):
-            done, seconds = meters.users.value + meters.carried.value, time.monotonic() - began
+            done, seconds = meters.buckets.value, time.monotonic() - began
             if done:
-                rate = done * items / seconds / 1e6
-                left = seconds * (users - done) / done
-                progress.advance("scoring users", done, users, f"{rate:,.0f} million pairs/s, {left:,.0f} s left")
+                rate = meters.users.value * items / seconds / 1e6
+                left = seconds * (buckets - done) / done
+                progress.advance("scoring buckets", done, buckets, f"{rate:,.0f} million pairs/s, {left:,.0f} s left")
 
     thread = threading.Thread(target=watch, name="scoring progress", daemon=True)
     thread.start()

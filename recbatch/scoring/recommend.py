@@ -23,9 +23,9 @@ _LISTS_DDL = (
 
 def create_meters(spark: SparkContext) -> Meters:
     """Counters that tasks add to when they end."""
-    encoding, ranking, explaining = (spark.accumulator(0.0, _Seconds()) for _ in range(3))
+    encoding, ranking, explaining, writing = (spark.accumulator(0.0, _Seconds()) for _ in range(4))
     peak = spark.accumulator(0.0, _Largest())
-    return Meters(spark.accumulator(0), spark.accumulator(0), encoding, ranking, explaining, peak)
+    return Meters(spark.accumulator(0), spark.accumulator(0), encoding, ranking, explaining, writing, peak)
 
 
 def prepared(sequences: DataFrame, scorer: Scorer, section: ScoringSection, signature: str = "") -> DataFrame:

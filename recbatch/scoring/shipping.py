@@ -12,7 +12,7 @@ from pathlib import Path
 from pyspark import SparkContext
 
 from recbatch.config.sections import ScoringSection
-from recbatch.scoring.bundle import Scorer, digest
+from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.worker import Shipped
 
 # From here on a second copy in every worker costs more than the detour over a file.
@@ -28,32 +28,31 @@ def is_mapped(section: ScoringSection, n_bytes: int) -> bool:
 @contextmanager
 def shipped_to_workers(spark: SparkContext, scorer: Scorer, section: ScoringSection) -> Iterator[Shipped]:
     """Bring a scorer to the workers of all hosts: once a worker, or once a host where it is large."""
-    content = scorer.to_bytes()
-    if is_mapped(section, len(content)):
-        yield _as_file(spark, content)
+    if is_mapped(section, scorer.n_bytes):
+        yield _as_file(spark, scorer)
         return
-    broadcast = spark.broadcast(content)
+    broadcast = spark.broadcast(scorer.to_bytes())
     try:
-        yield Shipped(digest(content), broadcast, None)
+        yield Shipped(scorer.digest, broadcast, None)
     finally:
         broadcast.destroy()
 
 
 def shipped_for_session(spark: SparkContext, scorer: Scorer) -> Shipped:
     """As a file, which is there for as long as the session is."""
-    return _as_file(spark, scorer.to_bytes())
+    return _as_file(spark, scorer)
 
 
-def _as_file(spark: SparkContext, content: bytes) -> Shipped:
+def _as_file(spark: SparkContext, scorer: Scorer) -> Shipped:
     """The file stays until this process ends: an executor that starts later asks for every file of the session.
 
     Spark serves one file of a name, so that the same scorer is always the same file.
     """
-    name = digest(content)
+    name = scorer.digest
     if name not in _files:
         folder = Path(tempfile.mkdtemp(prefix="recbatch-scorer-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         _files[name] = folder / f"{name}.safetensors"
-        _files[name].write_bytes(content)
+        scorer.save(_files[name])
     spark.addFile(str(_files[name]))
     return Shipped(name, None, _files[name].name)

@@ -59,13 +59,14 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Meters:
-    """Over all tasks: users scored (once an item shard) and carried forward, seconds, a worker's most memory in MiB."""
+    """Over all tasks: users scored and buckets done (once an item shard), seconds, a worker's most memory in MiB."""
 
     users: Accumulator[int]
-    carried: Accumulator[int]
+    buckets: Accumulator[int]
     encoding: Accumulator[float]
     ranking: Accumulator[float]
     explaining: Accumulator[float]
+    writing: Accumulator[float]
     peak_mb: Accumulator[float]
 
 
@@ -135,6 +136,15 @@ class Task:
         return pa.table([columns.get(f.name, pa.nulls(len(entries), f.type)) for f in LISTS], schema=LISTS)
 
 
+def counted(batches: Iterable[pa.RecordBatch], meters: Meters) -> Iterator[pa.RecordBatch]:
+    """The batches as they are; when the last one is taken, their buckets have been counted."""
+    buckets: set[int] = set()
+    for batch in batches:
+        yield batch
+        buckets.update(batch.column(c.USER_BUCKET).unique().to_pylist())
+    meters.buckets.add(len(buckets))
+
+
 def score_partition(
     shipped: Shipped, request: Request, meters: Meters
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -142,7 +152,7 @@ def score_partition(
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         task = Task.begin(shipped, request, meters)
-        yield from task.lists(batches)
+        yield from task.lists(counted(batches, meters))
         yield from task.audience().to_batches()
 
     return score

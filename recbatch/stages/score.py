@@ -59,10 +59,7 @@ def score(context: StageContext) -> StageResult:
     )
     began = time.monotonic()
     meters = create_meters(context.spark.sparkContext)
-    with (
-        shipped_to_workers(context.spark.sparkContext, scorer, section) as shipped,
-        watched(meters, context.progress, users * section.item_shards, items / section.item_shards),
-    ):
+    with shipped_to_workers(context.spark.sparkContext, scorer, section) as shipped:
         stage_lists(context, scorer, shipped, meters, model, users)
     seconds = time.monotonic() - began
     defaults = default_recommendations(
@@ -83,6 +80,7 @@ def score(context: StageContext) -> StageResult:
             "encoding_seconds": meters.encoding.value,
             "ranking_seconds": meters.ranking.value,
             "explaining_seconds": meters.explaining.value,
+            "writing_seconds": meters.writing.value,
             "pairs_a_second": scored * items / seconds,
             "worker_peak_mb": meters.peak_mb.value,
         },
@@ -109,9 +107,11 @@ def stage_lists(
     beyond = sorted({int(one[c.USER_BUCKET]) for one in written} - set(range(n_buckets)))
     seconds = _expected_seconds(context, scorer, n_users)
     writer = ListWriter(tables, section, shipped, meters, version, audience, staging)
-    for group in bucket_groups(missing, seconds * len(missing) / n_buckets, section.commit_seconds):
-        replaced = group + beyond if group[-1] == missing[-1] else group
-        writer.write(users, group, replaced, min(_partitions(context), len(group)))
+    shards = section.item_shards
+    with watched(meters, context.progress, len(missing) * shards, scorer.catalogue.eligible / shards):
+        for group in bucket_groups(missing, seconds * len(missing) / n_buckets, section.commit_seconds):
+            replaced = group + beyond if group[-1] == missing[-1] else group
+            writer.write(users, group, replaced, min(_partitions(context), len(group)))
     _stage_audiences(context, audience)
     made = {
         c.MODEL_VERSION: model[c.MODEL_VERSION],

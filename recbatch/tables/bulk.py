@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -13,16 +12,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from recbatch.tables import columns as c
 from recbatch.tables.schemas import TableSpec
-
-
-@dataclass(frozen=True)
-class WrittenFile:
-    """A Parquet file of one partition: path relative to the table, bytes, rows, and the values of the partition."""
-
-    path: str
-    size: int
-    rows: int
-    partition: dict[str, str]
+from recbatch.tables.written import WrittenFile
 
 
 def files_by_bucket(folder: str) -> dict[int, list[str]]:
