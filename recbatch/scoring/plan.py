@@ -29,7 +29,7 @@ class Plan:
 
     users, items: to be scored, and that may be recommended. k: rows a user, at most. cores, tasks: of the executors.
     arithmetic: of the first pass. scorer_bytes: of the model as it is brought to the workers; mapped: as a file, else
-    as a broadcast. screen_bytes: of the items as the first pass takes them. calibration: as measured here.
+    as a broadcast. screen_bytes: of the items of one shard as the first pass takes them. calibration: as measured here.
     """
 
     users: int
@@ -64,7 +64,7 @@ class Plan:
             catalogue.arithmetic,
             size,
             is_mapped(section, size),
-            narrow + screen.step.nbytes + screen.norm.nbytes + catalogue.norms.nbytes,
+            (narrow + screen.step.nbytes + screen.norm.nbytes) // section.item_shards,
             calibration,
         )
 

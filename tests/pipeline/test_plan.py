@@ -32,6 +32,11 @@ def test_the_plan_counts_what_a_run_does_and_writes_nothing(release: Release) ->
     assert (plan.tiles, plan.batch_users, plan.tasks, plan.cores) == (-(-plan.items // 256), 9, 3, 2)
     assert plan.seconds > 0
     assert not plan.mapped
+    parts = StageContext.read_only(
+        release.spark,
+        release.config.model_copy(update={"scoring": changed.model_copy(update={"item_shards": 2})}),
+    )
+    assert plan_scoring(parts).screen_bytes == plan.screen_bytes // 2
 
 
 def test_the_plan_of_an_empty_warehouse_names_the_missing_table(release: Release, tmp_path: Path) -> None:
