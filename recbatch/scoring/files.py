@@ -29,7 +29,7 @@ _STORED = pa.schema([field for field in LISTS if field.name != c.USER_BUCKET])
 _STORED_AUDIENCE = pa.schema([LISTS.field(name) for name in (c.ITEM_ID, c.SCORE, c.USER_ID)])
 # Rows that are read to be written again: what repeats stays in its dictionary on the way.
 _AGAIN = pa.schema([pa.field(f.name, _CODED if f.name in CODED else f.type) for f in _STORED])
-_ROW_GROUP = 1 << 18
+_ROW_GROUP = 1 << 17
 _REPEATED = [c.USER_ID, c.REASON, c.USER_FINGERPRINT]  # the others hardly repeat within a file
 
 
