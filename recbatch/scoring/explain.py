@@ -5,9 +5,9 @@ The evidence of behaviour j (item h_j, position p_j from the end) for a recommen
     E(j, i) = lam * [log(1 + c / eps) - log(1 + (c - c_j) / eps)]  +  kappa(p_j) * (v_{h_j} . v_i)
 
 The first term is exactly what the score loses when the behaviour's share c_j of the co-occurrence c(u, i) goes. The
-second estimates what the network loses: kappa(p) is measured on the model, as the mean projection of the change of
-the user vector, when the behaviour at p is taken out of a history, on the vector of its item. `because_item_id` is the
-item of the behaviour with the most evidence; of equals, the latest.
+second estimates what the network loses: kappa(p) is measured on the model, as the least-squares fit of
+kappa (v_h . v_i) to what the scores of all items i lose when the behaviour at p is taken out of a history.
+`because_item_id` is the item of the behaviour with the most evidence; of equals, the latest.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def measure(model: Recommender, item_vectors: Tensor, sequences: Sequences) -> M
     start, stop = sequences.last(length)
     start, stop = start[:_SAMPLED_USERS], stop[:_SAMPLED_USERS]
     whole = user_vectors(model, item_vectors, sequences.select(start, stop))
-    projected, norm = torch.zeros(length), torch.zeros(length)
+    gram = item_vectors.t() @ item_vectors
+    explained, total = torch.zeros(length), torch.zeros(length)
     for position in range(int((stop - start).max(initial=0))):
         users = np.flatnonzero(stop - start > max(position, 1))
         if not len(users):
@@ -63,9 +64,9 @@ def measure(model: Recommender, item_vectors: Tensor, sequences: Sequences) -> M
         without = sequences.without(start[users], stop[users], out)
         removed = item_vectors[torch.from_numpy(sequences.columns["item_idx"][out].astype(np.int64))]
         change = whole[torch.from_numpy(users)] - user_vectors(model, item_vectors, without)
-        projected[position] = (change * removed).sum()
-        norm[position] = (removed * removed).sum()
-    kappa = projected / norm.clamp(min=torch.finfo(torch.float32).tiny)
+        explained[position] = (change @ gram * removed).sum()
+        total[position] = (removed @ gram * removed).sum()
+    kappa = explained / total.clamp(min=torch.finfo(torch.float32).tiny)
     typical = float(torch.linalg.vector_norm(whole, dim=1).mean()) if len(whole) else 1.0
     return Measured(tuple(kappa.tolist()), typical or 1.0)
 

@@ -54,10 +54,10 @@ class Slice:
             "features.buckets=8",
             "features.sequence_length=100",
             "model.dim=16",
-            "training.max_epochs=1",
+            "training.max_epochs=3",
             "training.threads=1",
             "evaluation.bootstrap_samples=100",
-            # A network of one epoch on some dozen users is here to be scored, not to be good.
+            # A network of a few epochs on some dozen users is here to be scored, not to be good.
             "evaluation.min_ndcg_against_popularity=0",
             "scoring.k=20",
             "scoring.default_k=20",

@@ -87,7 +87,9 @@ def test_every_documented_table_is_there(release: Release) -> None:
     headings = re.findall(r"^### (`.*)$", (ROOT / "docs" / "tables.md").read_text(), re.MULTILINE)
     names = [name for heading in headings for name in re.findall(r"`(\w+)`", heading)]
     assert len(names) >= 25
-    assert [name for name in names if not (release.warehouse / name / "_delta_log").is_dir()] == []
+    on_request = {"staged_audience_parts", "staged_audiences"}
+    missing = {name for name in names if not (release.warehouse / name / "_delta_log").is_dir()}
+    assert missing == on_request
 
 
 def test_ranks_are_without_holes_and_items_without_repetition(release: Release) -> None:
