@@ -24,6 +24,8 @@ from tests.pipeline.cluster import SPARK_HOME, standalone_cluster
 from tests.pipeline.slice import ROOT
 from tests.pipeline.support import PUBLISHED, SHORT_RUN_JVM, Release, read, rows, versions
 
+pytestmark = pytest.mark.slow  # a whole run on a cluster of four processes
+
 WORKERS = 2
 _BUILD_SECONDS = 120
 _SUBMIT_SECONDS = 540
