@@ -21,6 +21,9 @@ _REQUIRED = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.python.worker.reuse": "true",
+    # The JVM never compiles a method of more than 8,000 bytes, and interprets it twenty times as slowly; Spark's own
+    # limit, above which it splits what it generates into small methods, is eight times that.
+    "spark.sql.codegen.hugeMethodLimit": "8000",
 }
 # The defaults are made for clusters: 50 tasks to read the state of a Delta table take seconds on a laptop.
 _LOCAL = {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from recbatch.cleaning import rules
 from recbatch.tables import columns as c
 
 OUTCOME = "outcome"
@@ -14,6 +15,7 @@ ACCEPTED = "accepted"
 REJECTED = "rejected"
 EXACT_DUPLICATE = "exact_duplicate"
 KEY_DUPLICATE = "key_duplicate"
+OUTCOMES = (ACCEPTED, REJECTED, EXACT_DUPLICATE, KEY_DUPLICATE)
 
 
 def mark_outcome(
@@ -21,34 +23,32 @@ def mark_outcome(
 ) -> DataFrame:
     """Add `outcome`: of rows equal in `key` the first by `prefer`, then by content, is accepted.
 
-    A later row that equals its predecessor in all of `content` is an exact duplicate, any other a key duplicate.
-    Rows with a code in `reasons` are rejected and are nobody's duplicate.
+    Content is ordered column by column, smaller values first and missing ones last. A later row that equals its
+    predecessor in all of `content` is an exact duplicate, any other a key duplicate. Rows with `reasons` are rejected
+    and are nobody's duplicate.
     """
-    rejected = F.col(c.REASONS) != ""
+    rejected = F.col(c.REASONS) != 0
     # Rejected rows often share an empty key: a salt keeps them from meeting in one task.
     salt = F.when(rejected, F.monotonically_increasing_id())
     values = F.struct(*[F.col(name) for name in content])
-    # The hash decides nearly every comparison of the sort; the content itself settles what collides.
-    ordered = Window.partitionBy(*key, "_salt").orderBy(*prefer, F.xxhash64(*content), *content, c.SOURCE_FILE)
-    exact = F.lag(values).over(ordered).eqNullSafe(values) & (F.row_number().over(ordered) > 1)
+    by_content = [F.asc_nulls_last(name) for name in (*content, c.SOURCE_FILE)]
+    ordered = Window.partitionBy(*key, "_salt").orderBy(*prefer, *by_content)
+    place, exact = F.row_number().over(ordered), F.lag(values).over(ordered).eqNullSafe(values)
+    outcome = F.when(place == 1, ACCEPTED).when(exact, EXACT_DUPLICATE).otherwise(KEY_DUPLICATE)
     return (
-        rows.withColumn("_salt", salt)
-        .withColumn(
-            OUTCOME,
-            F.when(rejected, REJECTED)
-            .when(exact, EXACT_DUPLICATE)
-            .when(F.row_number().over(ordered) > 1, KEY_DUPLICATE)
-            .otherwise(ACCEPTED),
-        )
-        .drop("_salt")
+        rows.withColumn("_salt", salt).withColumn(OUTCOME, F.when(rejected, REJECTED).otherwise(outcome)).drop("_salt")
     )
 
 
-def outcome_counts(reasons: Sequence[str]) -> list[Column]:
+def outcome_counts(codes: Sequence[str]) -> list[Column]:
     """Aggregates for `observe`: rows read, rows of each outcome, and rows that each reason applied to."""
-    outcomes = (ACCEPTED, REJECTED, EXACT_DUPLICATE, KEY_DUPLICATE)
     return [
         F.count(F.lit(1)).alias("read"),
-        *[F.count_if(F.col(OUTCOME) == name).alias(name) for name in outcomes],
-        *[F.count_if(F.find_in_set(F.lit(name), F.col(c.REASONS)) > 0).alias(f"reason:{name}") for name in reasons],
+        *[F.count_if(F.col(OUTCOME) == name).alias(name) for name in OUTCOMES],
+        *reason_counts(codes),
     ]
+
+
+def reason_counts(codes: Sequence[str]) -> list[Column]:
+    """Aggregates for `observe`: rows that each reason applied to, as `reason:<code>`."""
+    return [F.count_if(rules.has(F.col(c.REASONS), bit)).alias(f"reason:{code}") for bit, code in enumerate(codes)]

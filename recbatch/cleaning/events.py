@@ -1,23 +1,29 @@
-"""Raw behaviour log to events: parse, judge, mark duplicates, in one pass over the files."""
+"""Raw behaviour log to typed rows with the reasons against each, in one pass over the files.
+
+The work is laid out in layers (raw, text, typed, judged), each a projection over the columns of the one before, so that
+no expression holds another one twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recbatch.cleaning import parsing, rules
-from recbatch.cleaning.duplicates import mark_outcome
-from recbatch.cleaning.raw import CORRUPT, read_raw
-from recbatch.config.sections import CleaningSection, EventsInput, RawColumn
+from recbatch.cleaning.raw import CORRUPT, RawRows, read_raw
+from recbatch.config.cleaning import CleaningSection
+from recbatch.config.inputs import EventsInput, RawColumn
 from recbatch.tables import columns as c
 from recbatch.transforms import imputation
 
 _TEXTS = (c.USER_ID, c.ITEM_ID, c.BASKET_ID, c.QUERY)
 _NUMBERS = (c.QUANTITY, c.PRICE, c.WEIGHT)
-_VALUES = (*_TEXTS, c.EVENT_TYPE, c.EVENT_TIME, *_NUMBERS)
+VALUES = (*_TEXTS, c.EVENT_TYPE, c.EVENT_TIME, *_NUMBERS)
+_KINDS = dict.fromkeys(VALUES, "string") | dict.fromkeys(_NUMBERS, "double") | {c.EVENT_TIME: "timestamp"}
 UNKNOWN_ITEM = "unknown_item"
+OUT_OF_RANGE, WRONG_UNIT = "event_time_out_of_range", "event_time_wrong_unit"
 # Broadcasting the ids of a catalogue saves the log a shuffle as long as every executor can hold them.
 _BROADCAST_ITEMS = 2_000_000
 
@@ -25,41 +31,18 @@ _BROADCAST_ITEMS = 2_000_000
 def parse_events(
     spark: SparkSession, source: EventsInput, cleaning: CleaningSection, known_items: DataFrame | None, item_count: int
 ) -> tuple[DataFrame, list[str]]:
-    """Every row of the log with its typed values, `reasons` and `outcome`, and all reason codes that can occur.
+    """Every row of the log with its typed values and `reasons`, a mask of the reason codes that are returned with it.
 
-    `known_items` holds the `item_id` of the catalogue; None where there is none.
+    `raw_record` is filled for rejected rows only. `known_items` holds the `item_id` of the catalogue; None where there
+    is none.
     """
     parsing.check_time(spark, source.time)
-    wanted = {name: _declared(source, name) for name in _VALUES}
-    raw = read_raw(spark, source, {name: column for name, column in wanted.items() if column is not None})
-    raw = raw.withColumns({name: F.lit(None).cast("string") for name, column in wanted.items() if column is None})
-    values = _typed(raw, source)
-    faults = _parse_faults(raw, values, source, cleaning)
-    # The typed values replace the raw columns of the same name, so the faults are judged in the same projection.
-    parsed = raw.select(
-        *[value.alias(name) for name, value in values.items()],
-        rules.reasons(faults).alias("_faults"),
-        CORRUPT,
-        c.RAW_RECORD,
-        c.SOURCE_FILE,
-    )
-    conditions = rules.configured(cleaning.rules, parsed.select(*_VALUES))
-    conditions |= imputation.to_drop({c.QUANTITY: cleaning.quantity, c.PRICE: cleaning.price})
-    if known_items is not None and cleaning.unknown_items == "reject":
-        parsed = _with_known(parsed, known_items, item_count)
-        conditions[UNKNOWN_ITEM] = F.col(c.ITEM_ID).isNotNull() & F.col("_known").isNull()
-    parsed = parsed.withColumn(c.REASONS, _joined(F.col("_faults"), rules.reasons(conditions)))
-    rows = parsed.select(
-        *_VALUES, c.REASONS, F.when(F.col(c.REASONS) != "", F.col(c.RAW_RECORD)).alias(c.RAW_RECORD), c.SOURCE_FILE
-    )
-    codes = [rules.MALFORMED, *faults, *conditions]
-    return mark_outcome(rows, cleaning.duplicate_key, _VALUES), codes
-
-
-def _joined(faults: Column, broken_rules: Column) -> Column:
-    """Both lists of codes as one; what cannot be parsed is malformed once."""
-    both = F.concat_ws(rules.SEPARATOR, F.nullif(faults, F.lit("")), F.nullif(broken_rules, F.lit("")))
-    return F.when(F.col(CORRUPT).isNotNull(), faults).otherwise(both)
+    declared = {name: column for name in VALUES if (column := _declared(source, name)) is not None}
+    frames = [
+        _judged(raw, source, cleaning, set(declared), known_items, item_count)
+        for raw in read_raw(spark, source, declared)
+    ]
+    return reduce(DataFrame.unionByName, [rows for rows, _ in frames]), frames[0][1]
 
 
 def _declared(source: EventsInput, name: str) -> RawColumn | None:
@@ -67,28 +50,66 @@ def _declared(source: EventsInput, name: str) -> RawColumn | None:
     return column
 
 
-def _typed(raw: DataFrame, source: EventsInput) -> dict[str, Column]:
-    kind = parsing.text(F.col(c.EVENT_TYPE))
+def _judged(
+    raw: RawRows,
+    source: EventsInput,
+    cleaning: CleaningSection,
+    declared: set[str],
+    known_items: DataFrame | None,
+    item_count: int,
+) -> tuple[DataFrame, list[str]]:
+    kept = [CORRUPT, c.SOURCE_FILE, *raw.needs]
+    texts = [parsing.text(F.col(name)).alias(_text(name)) for name in VALUES if name in declared]
+    moments = [F.col(c.EVENT_TIME).alias("_time")]
+    kind = raw.rows.schema[c.EVENT_TIME].dataType
+    rows = raw.rows.select(*kept, *texts, *moments)
+    values = _typed(source, declared)
+    values[c.EVENT_TIME] = parsing.timestamp(F.col("_time"), F.col(_text(c.EVENT_TIME)), kind, source.time)
+    other = parsing.in_other_unit(F.col(_text(c.EVENT_TIME)), kind, source.time).alias("_other_time")
+    rows = rows.select("*", *[value.cast(_KINDS[name]).alias(name) for name, value in values.items()], other)
+    conditions = _faults(source, declared)
+    conditions |= rules.configured(cleaning.rules, rows.select(*VALUES))
+    conditions |= imputation.to_drop({c.QUANTITY: cleaning.quantity, c.PRICE: cleaning.price})
+    if known_items is not None and cleaning.unknown_items == "reject":
+        rows = _with_known(rows, known_items, item_count)
+        conditions[UNKNOWN_ITEM] = F.col(c.ITEM_ID).isNotNull() & F.col("_known").isNull()
+    rows = rows.withColumn(c.REASONS, rules.mask(conditions))
+    record = F.when(F.col(c.REASONS) != 0, raw.record).alias(c.RAW_RECORD)
+    return rows.select(*VALUES, c.REASONS, record, c.SOURCE_FILE), rules.all_codes(conditions)
+
+
+def _text(name: str) -> str:
+    return f"_text_{name}"
+
+
+def _typed(source: EventsInput, declared: set[str]) -> dict[str, Column]:
+    """The values by name, from the layer of texts; without the time."""
+    values = {name: F.col(_text(name)) if name in declared else F.lit(None) for name in (*_TEXTS, c.EVENT_TYPE)}
     if source.event_types:
         mapping = F.create_map(*[F.lit(part) for pair in source.event_types.items() for part in pair])
-        kind = F.element_at(mapping, kind)
-    return {
-        **{name: parsing.text(F.col(name)) for name in _TEXTS},
-        c.EVENT_TYPE: kind,
-        c.EVENT_TIME: parsing.timestamp(raw, c.EVENT_TIME, source.time),
-        **{name: parsing.number(F.col(name)) for name in _NUMBERS},
+        values[c.EVENT_TYPE] = F.element_at(mapping, values[c.EVENT_TYPE])
+    return values | {name: parsing.number(F.col(_text(name))) if name in declared else F.lit(None) for name in _NUMBERS}
+
+
+def _faults(source: EventsInput, declared: set[str]) -> dict[str, Column]:
+    """What can be wrong with a row by itself, from the layers of texts and of typed values."""
+    required = (c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME)
+    faults = {f"missing_{name}": F.col(_text(name)).isNull() for name in required}
+    moment, other = F.col(c.EVENT_TIME), F.col("_other_time")
+    outside = parsing.outside(moment, source.time)
+    unparsed = {
+        name: parsing.unparsed(F.col(_text(name)), F.col(name))
+        for name in (c.EVENT_TIME, *_NUMBERS)
+        if name in declared
     }
-
-
-def _parse_faults(
-    raw: DataFrame, values: Mapping[str, Column], source: EventsInput, cleaning: CleaningSection
-) -> dict[str, Column]:
-    moment = values[c.EVENT_TIME]
-    faults = {f"missing_{name}": values[name].isNull() for name in (c.USER_ID, c.ITEM_ID)}
-    faults |= {f"missing_{name}": parsing.text(F.col(name)).isNull() for name in (c.EVENT_TYPE, c.EVENT_TIME)}
-    faults |= {f"invalid_{name}": parsing.unparsed(F.col(name), values[name]) for name in (c.EVENT_TIME, *_NUMBERS)}
-    faults["unknown_event_type"] = parsing.unparsed(F.col(c.EVENT_TYPE), values[c.EVENT_TYPE])
-    faults["event_time_out_of_range"] = parsing.outside(moment, source.time)
+    # Nothing tells seconds from milliseconds where every time is allowed.
+    bounded = source.time.earliest is not None or source.time.latest is not None
+    wrong_unit = other.isNotNull() & ~parsing.outside(other, source.time) & F.lit(bounded)
+    faults[WRONG_UNIT] = wrong_unit & (outside | moment.isNull())
+    faults |= {f"invalid_{name}": condition for name, condition in unparsed.items() if name != c.EVENT_TIME}
+    faults[f"invalid_{c.EVENT_TIME}"] = unparsed[c.EVENT_TIME] & ~F.coalesce(wrong_unit, F.lit(False))
+    faults["unknown_event_type"] = parsing.unparsed(F.col(_text(c.EVENT_TYPE)), F.col(c.EVENT_TYPE))
+    faults[OUT_OF_RANGE] = outside & ~F.coalesce(wrong_unit, F.lit(False))
     return faults
 
 

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recbatch.cleaning import parsing, rules
 from recbatch.cleaning.duplicates import mark_outcome
-from recbatch.cleaning.raw import read_raw
-from recbatch.config.sections import ItemAttribute, ItemsInput, RawColumn
+from recbatch.cleaning.raw import CORRUPT, RawRows, read_raw
+from recbatch.config.inputs import ItemsInput, RawColumn
 from recbatch.tables import columns as c
 from recbatch.transforms import imputation
 from recbatch.transforms.attributes import attribute_column, pack_attributes
 
-_FIXED = (c.ITEM_ID, c.TITLE, c.VALID_FROM, c.VALID_TO)
+_TIMES = (c.VALID_FROM, c.VALID_TO)
+_FIXED = (c.ITEM_ID, c.TITLE, *_TIMES)
 
 
 def parse_items(spark: SparkSession, source: ItemsInput) -> tuple[DataFrame, list[str]]:
-    """Every row of the catalogue with its typed values, `reasons` and `outcome`, and all reason codes.
+    """Every row of the catalogue with its typed values, `outcome` and `reasons`, a mask of the codes returned with it.
 
     Of several rows of one item the one that became valid last is kept.
     """
     parsing.check_time(spark, source.time)
     wanted = _wanted(source)
-    raw = read_raw(spark, source, wanted)
-    raw = raw.withColumns({name: F.lit(None).cast("string") for name in _FIXED if name not in wanted})
-    values = _typed(raw, source)
-    conditions = _faults(source, values)
-    rows = raw.withColumn("_reasons", rules.reasons(conditions)).select(
-        *[value.alias(name) for name, value in values.items()],
-        F.col("_reasons").alias(c.REASONS),
-        F.when(F.col("_reasons") != "", F.col(c.RAW_RECORD)).alias(c.RAW_RECORD),
-        c.SOURCE_FILE,
-    )
+    faults = _faults(source, wanted)
+    frames = [_judged(raw, wanted, source, faults) for raw in read_raw(spark, source, wanted)]
+    values = [*_FIXED, *map(attribute_column, source.attributes)]
     newest_first = F.col(c.VALID_FROM).desc_nulls_last()
-    marked = mark_outcome(rows, [c.ITEM_ID], list(values), prefer=[newest_first])
-    return marked, [rules.MALFORMED, *conditions]
+    marked = mark_outcome(reduce(DataFrame.unionByName, frames), [c.ITEM_ID], values, prefer=[newest_first])
+    return marked, rules.all_codes(faults)
+
+
+def _judged(raw: RawRows, wanted: dict[str, RawColumn], source: ItemsInput, faults: dict[str, Column]) -> DataFrame:
+    """As with events, a layer of texts and one of typed values, so that no expression holds another one twice."""
+    texts = [_trimmed(name, source).alias(_text(name)) for name in wanted]
+    rows = raw.rows.select("*", *texts)
+    values = {
+        name: F.col(_text(name)) if name in wanted else F.lit(None).cast("string") for name in (c.ITEM_ID, c.TITLE)
+    }
+    values |= {name: _time(rows, name, wanted, source) for name in _TIMES}
+    for name, attribute in source.attributes.items():
+        value = F.col(_text(attribute_column(name)))
+        values[attribute_column(name)] = parsing.number(value) if attribute.kind == "number" else value
+    kept = [CORRUPT, c.SOURCE_FILE, *raw.needs, *map(_text, wanted)]
+    rows = rows.select(*kept, *[value.alias(name) for name, value in values.items()])
+    rows = rows.withColumn(c.REASONS, rules.mask(faults))
+    record = F.when(F.col(c.REASONS) != 0, raw.record).alias(c.RAW_RECORD)
+    return rows.select(*values, c.REASONS, record, c.SOURCE_FILE)
 
 
 def _wanted(source: ItemsInput) -> dict[str, RawColumn]:
@@ -49,34 +63,40 @@ def _wanted(source: ItemsInput) -> dict[str, RawColumn]:
     return wanted | {attribute_column(name): attribute.source for name, attribute in source.attributes.items()}
 
 
-def _typed(raw: DataFrame, source: ItemsInput) -> dict[str, Column]:
-    values = {name: parsing.text(F.col(name)) for name in (c.ITEM_ID, c.TITLE)}
-    values |= {name: parsing.timestamp(raw, name, source.time) for name in (c.VALID_FROM, c.VALID_TO)}
-    return values | {
-        attribute_column(name): _attribute(name, attribute) for name, attribute in source.attributes.items()
-    }
+def _text(name: str) -> str:
+    return f"_text_{name}"
 
 
-def _attribute(name: str, attribute: ItemAttribute) -> Column:
-    raw = F.col(attribute_column(name))
-    if attribute.kind == "number":
-        return parsing.number(raw)
-    if attribute.separator is None:
+def _trimmed(name: str, source: ItemsInput) -> Column:
+    raw = F.col(name)
+    separators = {attribute_column(one): attribute.separator for one, attribute in source.attributes.items()}
+    separator = separators.get(name)
+    if separator is None:
         return parsing.text(raw)
     # Separators without a value between them are a missing value.
-    values = F.replace(raw.cast("string"), F.lit(attribute.separator), F.lit(" "))
+    values = F.replace(raw.cast("string"), F.lit(separator), F.lit(" "))
     return F.when(parsing.text(values).isNotNull(), parsing.text(raw))
 
 
-def _faults(source: ItemsInput, values: dict[str, Column]) -> dict[str, Column]:
-    faults = {f"missing_{c.ITEM_ID}": values[c.ITEM_ID].isNull()}
-    faults |= {f"invalid_{name}": parsing.unparsed(F.col(name), values[name]) for name in (c.VALID_FROM, c.VALID_TO)}
+def _time(rows: DataFrame, name: str, wanted: dict[str, RawColumn], source: ItemsInput) -> Column:
+    if name not in wanted:
+        return F.lit(None).cast("timestamp")
+    return parsing.timestamp(F.col(name), F.col(_text(name)), rows.schema[name].dataType, source.time)
+
+
+def _faults(source: ItemsInput, wanted: dict[str, RawColumn]) -> dict[str, Column]:
+    """What can be wrong with a row, over the layers of texts and of typed values."""
+
+    def unparsed(name: str) -> Column:
+        return parsing.unparsed(F.col(_text(name)), F.col(name))
+
+    faults = {f"missing_{c.ITEM_ID}": F.col(c.ITEM_ID).isNull()}
+    faults |= {f"invalid_{name}": unparsed(name) for name in _TIMES if name in wanted}
     for name, attribute in source.attributes.items():
-        value = values[attribute_column(name)]
         if attribute.kind == "number":
-            faults[f"invalid_{name}"] = parsing.unparsed(F.col(attribute_column(name)), value)
+            faults[f"invalid_{name}"] = unparsed(attribute_column(name))
         if attribute.missing.strategy == "drop":
-            faults[f"missing_{name}"] = value.isNull()
+            faults[f"missing_{name}"] = F.col(attribute_column(name)).isNull()
     return faults
 
 

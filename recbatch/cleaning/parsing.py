@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as t
 
-from recbatch.config.sections import TimeFormat
+from recbatch.config.inputs import TimeFormat
 from recbatch.errors import UsageError
 
 # Timestamps outside these years overflow in Spark's own conversions; as epoch seconds.
@@ -17,39 +19,45 @@ _LAST_SECOND = 253402300799
 
 def text(column: Column) -> Column:
     """Trimmed text; an empty one is missing."""
-    trimmed = F.trim(column.cast("string"))
-    return F.when(trimmed != "", trimmed)
+    return F.nullif(F.trim(column.cast("string")), F.lit(""))
 
 
-def number(column: Column) -> Column:
-    """A finite double, or null."""
-    trimmed = text(column)
+def number(trimmed: Column) -> Column:
+    """Trimmed text as a finite double, or null."""
     value = trimmed.try_cast("double")
-    # Spark takes the literals of Java ("5d", "5f") for numbers.
-    suffixed = F.lower(F.right(trimmed, F.lit(1))).isin("d", "f")
-    return F.when(~suffixed & ~F.isnan(value) & (F.abs(value) < F.lit(float("inf"))), value)
+    # Spark takes the literals of Java ("5d", "5f") for numbers. NaN is larger than infinity to it.
+    suffixed = reduce(Column.__or__, [trimmed.endswith(letter) for letter in "dfDF"])
+    return F.when((F.abs(value) < F.lit(float("inf"))) & ~suffixed, value)
 
 
-def unparsed(raw: Column, parsed: Column) -> Column:
+def unparsed(trimmed: Column, parsed: Column) -> Column:
     """Whether a value was given and could not be parsed."""
-    return text(raw).isNotNull() & parsed.isNull()
+    return trimmed.isNotNull() & parsed.isNull()
 
 
-def timestamp(frame: DataFrame, name: str, time: TimeFormat) -> Column:
-    """The column `name` as a UTC timestamp, read as `time` declares; a column that is a timestamp already is kept.
+def timestamp(raw: Column, trimmed: Column, kind: t.DataType, time: TimeFormat) -> Column:
+    """A raw column of the type `kind` as a UTC timestamp, read as `time` declares; one that is a timestamp is kept.
 
     Text and wall-clock timestamps are taken to be in `time.zone`; of an hour that a clock change repeats, the
     earlier one is meant, as Spark's `to_utc_timestamp` does.
     """
-    raw = F.col(name)
-    kind = frame.schema[name].dataType
     if isinstance(kind, t.TimestampType):
         return raw
     if isinstance(kind, t.TimestampNTZType | t.DateType):
         return F.to_utc_timestamp(raw.cast("timestamp"), time.zone)
     if time.unit == "text":
-        return F.to_utc_timestamp(F.try_to_timestamp(text(raw), F.lit(time.format)), time.zone)
-    seconds = number(raw) / (1000.0 if time.unit == "milliseconds" else 1.0)
+        return F.to_utc_timestamp(F.try_to_timestamp(trimmed, F.lit(time.format)), time.zone)
+    return _moment(number(trimmed) / (1000.0 if time.unit == "milliseconds" else 1.0))
+
+
+def in_other_unit(trimmed: Column, kind: t.DataType, time: TimeFormat) -> Column:
+    """The time that a number stands for if it is in seconds where milliseconds are declared, or the other way round."""
+    if time.unit == "text" or isinstance(kind, t.TimestampType | t.TimestampNTZType | t.DateType):
+        return F.lit(None).cast("timestamp")
+    return _moment(number(trimmed) / (1.0 if time.unit == "milliseconds" else 1000.0))
+
+
+def _moment(seconds: Column) -> Column:
     # Microseconds are rounded: a double just below one would lose it.
     micros = F.round(seconds * 1_000_000.0).cast("long")
     return F.when(seconds.between(_FIRST_SECOND, _LAST_SECOND), F.timestamp_micros(micros))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -13,7 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as t
 
-from recbatch.config.sections import EventsInput, ItemsInput, RawColumn
+from recbatch.config.inputs import EventsInput, ItemsInput, RawColumn
 from recbatch.errors import InputContractError
 from recbatch.tables import columns as c
 from recbatch.tables.files import file_header, list_files, parquet_columns
@@ -26,10 +27,21 @@ _HEADER_BYTES = 1 << 16
 _GLOB = re.compile(r"[{}\[\]*?\\]")
 
 
-def read_raw(spark: SparkSession, source: EventsInput | ItemsInput, wanted: Mapping[str, RawColumn]) -> DataFrame:
-    """The columns `wanted` as the files hold them, with `raw_record` (JSON text) and `source_file`.
+@dataclass(frozen=True)
+class RawRows:
+    """Rows of files with the same columns: those asked for, `_corrupt_record`, `source_file` and what `record` needs.
 
-    A line that its format cannot parse keeps its text in `raw_record` and has `_corrupt_record` set.
+    `record` is the row as text (JSON), or the line itself where its format cannot parse it. It is an expression and no
+    column, so that only rows that are rejected pay for it.
+    """
+
+    rows: DataFrame
+    record: Column
+    needs: tuple[str, ...]
+
+
+def read_raw(spark: SparkSession, source: EventsInput | ItemsInput, wanted: Mapping[str, RawColumn]) -> list[RawRows]:
+    """The columns `wanted` as the files hold them, one entry a group of files with the same columns.
 
     Raises:
         InputContractError: no file is there, one is unreadable, or one lacks a column that the mapping names.
@@ -42,11 +54,7 @@ def read_raw(spark: SparkSession, source: EventsInput | ItemsInput, wanted: Mapp
             _read_files(spark, source, files, header)
             for header, files in _files_by_columns(spark, source, wanted).items()
         ]
-    selected = [_select(frame, wanted, source.path) for frame in frames]
-    union = selected[0]
-    for frame in selected[1:]:
-        union = union.unionByName(frame)
-    return union
+    return [_select(frame, wanted, source.path) for frame in frames]
 
 
 def _files_by_columns(
@@ -130,14 +138,15 @@ def _read_delta(spark: SparkSession, path: str) -> DataFrame:
     return frame.withColumn(CORRUPT, F.lit(None).cast("string"))
 
 
-def _select(frame: DataFrame, wanted: Mapping[str, RawColumn], path: str) -> DataFrame:
-    record = [F.col(quoted(name)) for name in frame.columns if name != CORRUPT]
-    raw_record = F.coalesce(F.col(CORRUPT), F.to_json(F.struct(*record)))
+def _select(frame: DataFrame, wanted: Mapping[str, RawColumn], path: str) -> RawRows:
+    # Under names of their own, because a raw column may be called as one of ours.
+    raw = {f"_raw_{n}": name for n, name in enumerate(name for name in frame.columns if name != CORRUPT)}
+    record = F.to_json(F.struct(*[F.col(ours).alias(name) for ours, name in raw.items()]))
     try:
-        return frame.select(
+        rows = frame.select(
             *[raw_expression(source).alias(name) for name, source in wanted.items()],
+            *[F.col(quoted(name)).alias(ours) for ours, name in raw.items()],
             F.col(CORRUPT),
-            raw_record.alias(c.RAW_RECORD),
             F.col("_metadata.file_path").alias(c.SOURCE_FILE),
         )
     except PySparkException as error:
@@ -145,6 +154,7 @@ def _select(frame: DataFrame, wanted: Mapping[str, RawColumn], path: str) -> Dat
             f"the column mapping does not fit the files at '{path}': {_first_line(error)}",
             remedy="compare the mapping's columns and SQL expressions with the header of the files",
         ) from error
+    return RawRows(rows, F.coalesce(F.col(CORRUPT), record), tuple(raw))
 
 
 def raw_expression(source: RawColumn) -> Column:

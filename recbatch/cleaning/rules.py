@@ -1,34 +1,65 @@
-"""Rejection rules as data: a reason code and the condition under which it applies, all evaluated in one pass."""
+"""Rejection rules as data: a reason code and the condition under which it applies, all evaluated in one pass.
+
+While rows are judged their reasons are one integer, a bit a code: that costs an addition a rule and row, and the texts
+are only made of the rows that are rejected.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.cleaning.raw import CORRUPT
-from recbatch.config.sections import Rule
+from recbatch.config.cleaning import Rule
 from recbatch.errors import UsageError
 
 MALFORMED = "malformed_record"
-SEPARATOR = ","
+# Bits of a long without its sign.
+_MOST_CODES = 63
 
 
-def reasons(conditions: Mapping[str, Column]) -> Column:
-    """The codes of all conditions that hold, comma-separated; a condition that is null does not hold.
+def all_codes(conditions: Mapping[str, Column]) -> list[str]:
+    """Every reason code in the order of its bit.
 
-    A malformed record has no values to judge, so that its only reason is to be malformed. Text and not an array: the
-    array functions that skip nulls are interpreted for every row, and would interpret the parsing below them as well.
+    Raises:
+        UsageError: there are more than a mask has bits.
     """
-    codes = [F.when(condition, F.lit(code)) for code, condition in conditions.items()]
-    return F.when(F.col(CORRUPT).isNotNull(), F.lit(MALFORMED)).otherwise(F.concat_ws(SEPARATOR, *codes))
+    codes = [MALFORMED, *conditions]
+    if len(codes) > _MOST_CODES:
+        raise UsageError(
+            f"there are {len(codes)} reasons for a rejection, at most {_MOST_CODES} can be told apart",
+            remedy="give several of cleaning.rules the same reason, or join their conditions with OR",
+        )
+    return codes
 
 
-def as_array(codes: Column) -> Column:
-    """Comma-separated codes as the array that the rejected tables hold."""
-    return F.split(codes, SEPARATOR)
+def mask(conditions: Mapping[str, Column]) -> Column:
+    """The bits of all conditions that hold, as in `all_codes`; a condition that is null does not hold.
+
+    A malformed record has no values to judge, so that its only reason is to be malformed.
+    """
+    none, malformed = F.lit(0).cast("long"), F.lit(1).cast("long")
+    bits = [F.when(one, _bit(bit)).otherwise(none) for bit, one in enumerate(conditions.values(), start=1)]
+    judged = reduce(Column.bitwiseOR, bits, none)
+    return F.when(F.col(CORRUPT).isNotNull(), malformed).otherwise(judged)
+
+
+def has(mask: Column, bit: int) -> Column:
+    """Whether one bit of a mask is set."""
+    return mask.bitwiseAND(_bit(bit)) != 0
+
+
+def _bit(bit: int) -> Column:
+    return F.lit(1 << bit).cast("long")
+
+
+def as_array(mask: Column, codes: Sequence[str]) -> Column:
+    """A mask as the array of codes that the rejected tables hold."""
+    return F.array_compact(F.array(*[F.when(has(mask, bit), F.lit(code)) for bit, code in enumerate(codes)]))
 
 
 def configured(rules: Sequence[Rule], frame: DataFrame) -> dict[str, Column]:

@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
-from recbatch.config.sections import Config, Missing, RawColumn
+from recbatch.config.inputs import Missing, RawColumn
+from recbatch.config.sections import Config
 from recbatch.errors import UsageError
 
 # Their keys exclude one another, so a layer states such an option whole: {sql: ...} does not join {column: ...} below.

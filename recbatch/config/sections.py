@@ -8,16 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, unknown keys forbidden."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from recbatch.config.base import PositiveInt, Section, Share
+from recbatch.config.cleaning import CleaningSection
+from recbatch.config.inputs import InputSection, Missing
 
 
 def _flatten(prefix: str, settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -40,150 +35,6 @@ class SparkSection(Section):
     @classmethod
     def _dotted_text(cls, value: Any) -> Any:
         return dict(_flatten("", value)) if isinstance(value, dict) else value
-
-
-class RawColumn(Section):
-    """Where a column comes from: a raw column, an SQL expression over raw columns, or a constant; exactly one."""
-
-    column: str | None = None
-    sql: str | None = None
-    constant: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_bare_name_is_a_column(cls, value: Any) -> Any:
-        return {"column": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> RawColumn:
-        if sum(part is not None for part in (self.column, self.sql, self.constant)) != 1:
-            raise ValueError("give exactly one of 'column', 'sql' and 'constant'")
-        return self
-
-
-class TimeFormat(Section):
-    format: str = "yyyy-MM-dd HH:mm:ss"
-    unit: Literal["text", "seconds", "milliseconds"] = "text"
-    zone: str = "UTC"
-    earliest: str | None = None
-    latest: str | None = None
-
-
-class EventColumns(Section):
-    user_id: RawColumn
-    item_id: RawColumn
-    event_time: RawColumn
-    event_type: RawColumn = RawColumn(constant="purchase")
-    quantity: RawColumn | None = None
-    price: RawColumn | None = None
-    weight: RawColumn | None = None
-    basket_id: RawColumn | None = None
-    query: RawColumn | None = None
-
-
-class Missing(Section):
-    """What to do with a missing value; `value` belongs to the strategy `constant`."""
-
-    strategy: Literal["keep", "drop", "constant", "mean", "median", "mode"] = "keep"
-    value: str | float | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_bare_name_is_a_strategy(cls, value: Any) -> Any:
-        return {"strategy": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _constant_has_a_value(self) -> Missing:
-        if (self.strategy == "constant") != (self.value is not None):
-            raise ValueError("'value' goes with the strategy 'constant', and only with it")
-        return self
-
-
-class Rule(Section):
-    """A row for which the SQL condition `when` (over the columns of the cleaned table) holds is rejected."""
-
-    reason: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    when: str
-
-
-class EventsInput(Section):
-    path: str
-    format: Literal["csv", "json", "parquet", "delta"] = "csv"
-    options: dict[str, str] = {}
-    columns: EventColumns
-    time: TimeFormat = TimeFormat()
-    event_types: dict[str, str] = {}
-
-    @model_validator(mode="after")
-    def _event_types_are_declared(self) -> EventsInput:
-        if self.columns.event_type.constant is None and not self.event_types:
-            raise ValueError("'event_types' must map the values of the event_type column, for example {view: view}")
-        return self
-
-    def types(self) -> list[str]:
-        """The event types of the cleaned table; the position of a type is its code."""
-        if self.event_types:
-            return sorted(set(self.event_types.values()))
-        return [str(self.columns.event_type.constant)]
-
-
-class ItemAttribute(Section):
-    source: RawColumn
-    kind: Literal["category", "number"] = "category"
-    separator: str | None = None
-    missing: Missing = Missing()
-
-    @model_validator(mode="after")
-    def _strategy_fits_the_kind(self) -> ItemAttribute:
-        if self.kind == "category" and self.missing.strategy in ("mean", "median"):
-            raise ValueError(f"missing strategy '{self.missing.strategy}' is for numbers; use 'mode' or 'constant'")
-        if self.kind == "number" and self.separator is not None:
-            raise ValueError("'separator' is for categories; a number has one value")
-        if self.kind == "number" and isinstance(self.missing.value, str):
-            raise ValueError(f"the constant {self.missing.value!r} of a number must be a number")
-        return self
-
-
-class ItemsInput(Section):
-    path: str
-    format: Literal["csv", "json", "parquet", "delta"] = "csv"
-    options: dict[str, str] = {}
-    item_id: RawColumn
-    title: RawColumn | None = None
-    valid_from: RawColumn | None = None
-    valid_to: RawColumn | None = None
-    time: TimeFormat = TimeFormat()
-    attributes: dict[str, ItemAttribute] = {}
-
-    @model_validator(mode="after")
-    def _the_price_in_the_log_keeps_its_name(self) -> ItemsInput:
-        if "item_price" in self.attributes:
-            raise ValueError("'item_price' is the mean price in the log; name the attribute otherwise, as 'list_price'")
-        return self
-
-
-class InputSection(Section):
-    events: EventsInput
-    items: ItemsInput | None = None
-
-
-class CleaningSection(Section):
-    duplicate_key: list[Literal["user_id", "item_id", "event_type", "event_time", "basket_id", "query"]] = [
-        "user_id",
-        "item_id",
-        "event_type",
-        "event_time",
-        "basket_id",
-    ]
-    rules: list[Rule] = [
-        Rule(reason="negative_quantity", when="quantity < 0"),
-        Rule(reason="zero_quantity", when="quantity = 0"),
-        Rule(reason="negative_price", when="price < 0"),
-    ]
-    unknown_items: Literal["reject", "keep"] = "reject"
-    quantity: Missing = Missing(strategy="constant", value=1.0)
-    price: Missing = Missing(strategy="keep")
-    max_rejected_share: Share = 0.2
 
 
 Normalization = Literal["zscore", "minmax", "none"]

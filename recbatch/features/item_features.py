@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recbatch.config.sections import FeaturesSection, ItemAttribute
+from recbatch.config.inputs import ItemAttribute
+from recbatch.config.sections import FeaturesSection
 from recbatch.tables import columns as c
 from recbatch.transforms import imputation, normalization
 from recbatch.transforms.attributes import (

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recbatch.cleaning.duplicates import ACCEPTED, EXACT_DUPLICATE, KEY_DUPLICATE, OUTCOME, REJECTED, outcome_counts
-from recbatch.cleaning.events import finish_events, parse_events
+from recbatch.cleaning.events import VALUES, finish_events, parse_events
 from recbatch.cleaning.items import finish_items, items_of_log, parse_items
 from recbatch.cleaning.raw import READ_FAILURES, explain_read_failure
 from recbatch.cleaning.rules import as_array
+from recbatch.cleaning.staging import stage_rows
+from recbatch.cleaning.verdicts import judge
+from recbatch.config.inputs import ItemsInput
 from recbatch.context import StageContext
 from recbatch.errors import InputContractError
 from recbatch.tables import columns as c
@@ -29,34 +32,47 @@ def clean(context: StageContext) -> StageResult:
     source = context.config.input
     items = None
     if source.items is not None:
-        rows, reasons = parse_items(context.spark, source.items)
-        items = _judge(context, rows, reasons, "items", source.items.path, counts)
-    rows, reasons = parse_events(
-        context.spark,
-        source.events,
-        context.config.cleaning,
-        None if items is None else _accepted(items).select(c.ITEM_ID),
-        counts.get(f"items:{ACCEPTED}", 0),
-    )
-    events = _judge(context, rows, reasons, "events", source.events.path, counts)
-    _write(context, events, items)
+        items = _judge_items(context, source.items, counts)
+    with context.tables.scratch("clean") as folder:
+        known = None if items is None else _accepted(items).select(c.ITEM_ID).distinct()
+        events = _judge_events(context, known, counts, f"{folder}/events")
+        _write(context, events, items)
     return StageResult(row_counts=counts, message=_summary(counts))
 
 
-def _judge(
-    context: StageContext, rows: DataFrame, reasons: Sequence[str], name: str, path: str, counts: dict[str, int]
-) -> DataFrame:
-    """Evaluate the whole input once, keep the outcome, and add its counts under `name:`."""
-    context.progress.notify(f"reading {name} from {path}")
-    observed = Observation(name)
-    first, *others = outcome_counts(reasons)
+def _judge_items(context: StageContext, source: ItemsInput, counts: dict[str, int]) -> DataFrame:
+    """The whole catalogue with its outcomes; a row an item, so that it is held where it is."""
+    context.progress.notify(f"reading items from {source.path}")
+    rows, codes = parse_items(context.spark, source)
+    observed = Observation("items")
+    first, *others = outcome_counts(codes)
     try:
         # Two tables are written from this pass; without the checkpoint each write would parse the files again.
         judged = rows.observe(observed, first, *others).localCheckpoint(eager=True)
     except READ_FAILURES as error:
-        raise explain_read_failure(error, path) from error
+        raise explain_read_failure(error, source.path) from error
     found = {key: int(value) for key, value in observed.get.items() if value or not key.startswith("reason:")}
-    counts |= {f"{name}:{key}": value for key, value in found.items()}
+    _check_share(context, found, source.path)
+    counts |= {f"items:{key}": value for key, value in found.items()}
+    return judged.withColumn(c.REASONS, as_array(F.col(c.REASONS), codes))
+
+
+def _judge_events(context: StageContext, known: DataFrame | None, counts: dict[str, int], folder: str) -> DataFrame:
+    source, cleaning = context.config.input.events, context.config.cleaning
+    context.progress.notify(f"reading events from {source.path}")
+    n_items = counts.get(f"items:{ACCEPTED}", 0)
+    staged = stage_rows(*parse_events(context.spark, source, cleaning, known, n_items), folder, source.path)
+    _check_share(context, staged.counts, source.path)
+    context.progress.notify("looking for duplicates and bots")
+    judged = judge(staged, cleaning)
+    _check_share(context, judged.counts, source.path)
+    counts |= {f"events:{key}": value for key, value in judged.counts.items()}
+    values = F.to_json(F.struct(*VALUES))
+    rows = judged.rows.withColumn(c.RAW_RECORD, F.coalesce(c.RAW_RECORD, values))
+    return rows.withColumn(c.REASONS, as_array(F.col(c.REASONS), judged.codes))
+
+
+def _check_share(context: StageContext, found: Mapping[str, int], path: str) -> None:
     if found["read"] == 0:
         raise InputContractError(f"input '{path}' has no rows", remedy="nothing was written")
     limit = context.config.cleaning.max_rejected_share
@@ -68,7 +84,6 @@ def _judge(
             f"more than cleaning.max_rejected_share = {limit}",
             remedy="check the column mapping and the time format; nothing was written",
         )
-    return judged
 
 
 def _write(context: StageContext, events: DataFrame, items: DataFrame | None) -> None:
@@ -82,8 +97,7 @@ def _write(context: StageContext, events: DataFrame, items: DataFrame | None) ->
     tables = {
         ITEMS: catalogue,
         REJECTED_ITEMS: nothing if items is None else _rejected(items, run_id),
-        # One task a date, so that a date is a file and not one from every task.
-        EVENTS: finished.repartition(c.EVENT_DATE),
+        EVENTS: finished,
         REJECTED_EVENTS: _rejected(events, run_id),
     }
     for spec, rows in tables.items():
@@ -97,7 +111,7 @@ def _accepted(rows: DataFrame) -> DataFrame:
 
 def _rejected(rows: DataFrame, run_id: str) -> DataFrame:
     rejected = rows.where(F.col(OUTCOME) == REJECTED)
-    return rejected.withColumns({c.REASONS: as_array(F.col(c.REASONS)), c.RUN_ID: F.lit(run_id)})
+    return rejected.withColumn(c.RUN_ID, F.lit(run_id))
 
 
 def _summary(counts: Mapping[str, int]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recbatch.config.sections import ItemAttribute, Missing
+from recbatch.config.inputs import ItemAttribute, Missing
 from recbatch.context import StageContext
 from recbatch.errors import InputContractError
 from recbatch.features.cooccurrence import item_neighbours

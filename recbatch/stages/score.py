@@ -15,7 +15,7 @@ import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recbatch.config.sections import ItemAttribute
+from recbatch.config.inputs import ItemAttribute
 from recbatch.context import StageContext
 from recbatch.errors import ModelError, UsageError
 from recbatch.model.artifact import Artifact

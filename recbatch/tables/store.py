@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,6 +158,18 @@ class TableStore:
     def rows(self, spec: TableSpec) -> int:
         """The number of rows, which Delta answers from the statistics in its log without reading a data file."""
         return self.read(spec).count()
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[str]:
+        """A folder in the warehouse for what a run needs while it lasts; what a killed run left there is removed."""
+        folder = f"{self.root}/_scratch/{name}"
+        path = hadoop_path(self.spark, folder)
+        system = file_system(self.spark, path)
+        system.delete(path, True)
+        try:
+            yield folder
+        finally:
+            system.delete(path, True)
 
     def ensure_writable(self) -> None:
         """Create the warehouse folder.

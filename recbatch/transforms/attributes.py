@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recbatch.config.sections import ItemAttribute
+from recbatch.config.inputs import ItemAttribute
 from recbatch.tables import columns as c
 
 _PREFIX = "attribute_"

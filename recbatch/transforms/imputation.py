@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recbatch.config.sections import Missing
+from recbatch.config.inputs import Missing
 from recbatch.tables import columns as c
 
 Fill = str | float | None

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import MapType
 
+from recbatch.cleaning.duplicates import OUTCOMES
 from recbatch.cleaning.events import parse_events
-from recbatch.config.sections import CleaningSection, Config, EventsInput, ItemsInput
+from recbatch.cleaning.rules import as_array
+from recbatch.cleaning.staging import stage_rows
+from recbatch.cleaning.verdicts import judge
+from recbatch.config.cleaning import CleaningSection
+from recbatch.config.inputs import EventsInput, ItemsInput
+from recbatch.config.sections import Config
 from recbatch.context import Progress, StageContext
+from recbatch.tables import columns as c
 from recbatch.tables.schemas import TableSpec
 from recbatch.tables.store import TableStore, Transaction
 
@@ -67,9 +77,17 @@ def judged(
     known_items: DataFrame | None = None,
 ) -> list[dict[str, Any]]:
     """Every row of the log with its values, `reasons` as a list, and `outcome`."""
-    rows, _ = parse_events(spark, source, cleaning or CleaningSection(), known_items, 10)
-    found = [row.asDict(recursive=True) for row in rows.collect()]
-    return [row | {"reasons": row["reasons"].split(",") if row["reasons"] else []} for row in found]
+    section = cleaning or CleaningSection()
+    with tempfile.TemporaryDirectory() as folder:
+        staged = stage_rows(*parse_events(spark, source, section, known_items, 10), f"{folder}/rows", source.path)
+        verdict = judge(staged, section)
+        rows = verdict.rows.withColumn(c.REASONS, as_array(F.col(c.REASONS), verdict.codes))
+        found = [row.asDict(recursive=True) for row in rows.collect()]
+    counted = Counter(row["outcome"] for row in found)
+    assert {name: verdict.counts[name] for name in OUTCOMES} == {name: counted[name] for name in OUTCOMES}
+    reasons = Counter(f"reason:{code}" for row in found for code in row["reasons"])
+    assert {name: n for name, n in verdict.counts.items() if name.startswith("reason:")} == reasons
+    return found
 
 
 def make_config(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from recbatch.config.sections import ItemsInput
+from recbatch.config.inputs import ItemsInput
 from recbatch.errors import InputContractError, RecbatchError, UsageError
 from recbatch.stages.clean import clean
 from recbatch.tables.schemas import ALL

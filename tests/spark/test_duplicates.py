@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
-from recbatch.cleaning.duplicates import outcome_counts
-from recbatch.cleaning.events import parse_events
-from recbatch.config.sections import CleaningSection
+from recbatch.cleaning import suspects
+from recbatch.config.cleaning import CleaningSection
 from recbatch.tables import columns as c
 from tests.spark.support import EVENT_COLUMNS, Row, event, events_input, judged, write_csv
 
@@ -104,12 +105,11 @@ def test_every_row_is_accounted_for_exactly_once(
     spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, rows: list[Row], files: int
 ) -> None:
     folder = _spread(tmp_path_factory.mktemp("messy"), rows, files)
-    source, cleaning = events_input(folder), CleaningSection()
-    parsed, codes = parse_events(spark, source, cleaning, None, 0)
-    judgement = parsed.localCheckpoint()
-    marked = [row.asDict() for row in judgement.collect()]
-    (counts,) = (row.asDict() for row in judgement.agg(*outcome_counts(codes)).collect())
-    assert counts["read"] == len(rows) == len(marked)
+    cleaning = CleaningSection()
+    # It compares the counts of the run with the rows as well.
+    marked = judged(spark, events_input(folder), cleaning)
+    counts = Counter(row["outcome"] for row in marked)
+    assert len(rows) == len(marked)
     accepted = [tuple(row[name] for name in VALUES) for row in marked if row["outcome"] == "accepted"]
     keys = [tuple(row[name] for name in cleaning.duplicate_key) for row in marked if row["outcome"] == "accepted"]
     valid = [row for row in marked if row["outcome"] != "rejected"]
@@ -119,10 +119,69 @@ def test_every_row_is_accounted_for_exactly_once(
     assert counts["exact_duplicate"] == len(valid) - len(contents)
     assert counts["key_duplicate"] == len(contents) - len(accepted)
     assert counts["rejected"] == len(rows) - len(valid)
-    assert all((row["outcome"] == "rejected") == (row["reasons"] != "") for row in marked)
+    assert all((row["outcome"] == "rejected") == (row["reasons"] != []) for row in marked)
     wrong = sum(_is_wrong(row) for row in rows)
     assert counts["rejected"] == wrong
-    assert counts["reason:missing_user_id"] == sum(not row["user"].strip() for row in rows)
+    no_user = sum(not row["user"].strip() for row in rows)
+    assert no_user == sum("missing_user_id" in row["reasons"] for row in marked)
+
+
+def _burst(user: str, n: int, seconds: int) -> list[dict[str, str]]:
+    """Events of one user, evenly spread from midnight on."""
+    start = dt.datetime(2024, 3, 1)
+    times = [start + dt.timedelta(seconds=number * seconds) for number in range(n)]
+    return [event(user=user, item=f"i{number}", time=str(moment)) for number, moment in enumerate(times)]
+
+
+BOTS = CleaningSection.model_validate({"bots": {"max_events_a_day": 12, "max_events_a_minute": 5}})
+
+
+def test_bots_are_rejected_with_all_their_rows_and_nobody_else(spark: SparkSession, tmp_path: Path) -> None:
+    busy, fast = _burst("busy", 13, 3600), _burst("fast", 6, 10)
+    rows = [
+        *[*busy, busy[0], event(user="busy", time="2024-05-01 10:00:00"), event(user="busy", qty="-1")],
+        *[*fast, event(user="fast", time="2024-05-01 10:00:00")],
+        *_burst("both", 14, 1),
+        # Twelve a day and five a minute are not too many, and what is delivered twice counts once.
+        *[*_burst("person", 12, 3600), *_burst("person", 12, 3600)],
+        *_burst("shopper", 5, 12),
+    ]
+    found = judged(spark, events_input(_spread(tmp_path, rows, 3)), BOTS)
+    reasons = Counter((row[c.USER_ID], row["outcome"], *row["reasons"]) for row in found)
+    assert reasons == {
+        ("busy", "rejected", "bot_volume"): 15,
+        ("busy", "rejected", "negative_quantity", "bot_volume"): 1,
+        ("fast", "rejected", "bot_rate"): 7,
+        ("both", "rejected", "bot_volume", "bot_rate"): 14,
+        ("person", "accepted"): 12,
+        ("person", "exact_duplicate"): 12,
+        ("shopper", "accepted"): 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("colliding", "a_minute", "outcomes"),
+    [
+        ("user_hash", 9, {"rejected": 31}),
+        ("user_hash", 10, {"accepted": 30, "exact_duplicate": 1}),
+        ("key_hash", 10, {"accepted": 30, "exact_duplicate": 1}),
+    ],
+)
+def test_a_collision_of_hashes_accuses_nobody(
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    colliding: str,
+    a_minute: int,
+    outcomes: dict[str, int],
+) -> None:
+    # Three users with ten distinct events each, all in one minute.
+    rows = [event(user=f"u{n % 3}", item=f"i{n}", basket="") for n in range(30)] + [event(user="u0", item="i0")]
+    # All rows collide: everything that is then decided is decided by the rows themselves.
+    monkeypatch.setattr(suspects, colliding, lambda _: F.lit(7).cast("long"))
+    bots = {"max_events_a_day": 10, "max_events_a_minute": a_minute}
+    found = judged(spark, events_input(_spread(tmp_path, rows, 2)), CleaningSection.model_validate({"bots": bots}))
+    assert Counter(row["outcome"] for row in found) == outcomes
 
 
 def _is_wrong(row: Row) -> bool:

@@ -10,7 +10,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recbatch.cleaning.raw import read_raw
-from recbatch.config.sections import CleaningSection, RawColumn, Rule
+from recbatch.config.cleaning import CleaningSection, Rule
+from recbatch.config.inputs import RawColumn
 from recbatch.errors import UsageError
 from recbatch.tables import columns as c
 from tests.spark.support import csv_text, event, events_input, judged, write_csv
@@ -187,8 +188,8 @@ def test_strategy_drop_rejects_what_is_missing(spark: SparkSession, tmp_path: Pa
 @pytest.mark.parametrize("name", ["a b.csv", "log[1].csv", "{log}.csv", "Zoë.csv", "100%.csv"])
 def test_any_file_name_is_read(spark: SparkSession, tmp_path: Path, name: str) -> None:
     write_csv(tmp_path / "raw" / name, [event()])
-    raw = read_raw(spark, events_input(tmp_path / "raw"), {c.USER_ID: RawColumn(column="user")})
-    assert [row[c.USER_ID] for row in raw.collect()] == ["u1"]
+    (raw,) = read_raw(spark, events_input(tmp_path / "raw"), {c.USER_ID: RawColumn(column="user")})
+    assert [row[c.USER_ID] for row in raw.rows.collect()] == ["u1"]
 
 
 def test_files_without_rows_beside_others(spark: SparkSession, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from recbatch.config.sections import FeaturesSection, ItemAttribute
+from recbatch.config.inputs import ItemAttribute
+from recbatch.config.sections import FeaturesSection
 from recbatch.features.index import new_entries
 from recbatch.features.item_features import (
     attributes_as_of,

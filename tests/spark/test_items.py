@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from recbatch.cleaning.items import finish_items, items_of_log, parse_items
-from recbatch.config.sections import ItemsInput
+from recbatch.cleaning.rules import as_array
+from recbatch.config.inputs import ItemsInput
 from recbatch.tables import columns as c
 from recbatch.tables.schemas import ITEMS
 from recbatch.tables.store import in_contract
@@ -47,9 +49,9 @@ def item(**changes: str) -> dict[str, str]:
 
 
 def _parsed(spark: SparkSession, source: ItemsInput) -> list[dict[str, Any]]:
-    rows, _ = parse_items(spark, source)
-    found = [row.asDict(recursive=True) for row in rows.collect()]
-    return [row | {"reasons": row["reasons"].split(",") if row["reasons"] else []} for row in found]
+    rows, codes = parse_items(spark, source)
+    rows = rows.withColumn(c.REASONS, as_array(F.col(c.REASONS), codes))
+    return [row.asDict(recursive=True) for row in rows.collect()]
 
 
 def _finished(spark: SparkSession, source: ItemsInput) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recbatch.config.sections import ItemsInput
+from recbatch.config.inputs import ItemsInput
 from recbatch.context import StageContext
 from recbatch.errors import InputContractError
 from recbatch.features.cooccurrence import item_neighbours

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from recbatch.cleaning import parsing
-from recbatch.config.sections import TimeFormat
+from recbatch.config.inputs import TimeFormat
 
 # (zone, wall clock, UTC): an hour that does not exist is moved on, of one that occurs twice the earlier is meant.
 WALL_CLOCKS = [

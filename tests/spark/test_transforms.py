@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recbatch.config.sections import Missing
+from recbatch.config.inputs import Missing
 from recbatch.transforms import imputation, normalization
 from recbatch.transforms.normalization import Parameters
 

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from recbatch.config import Config, load_config
-from recbatch.config.sections import ItemAttribute, Missing, RawColumn, Rule, TimeFormat
+from recbatch.config.cleaning import Rule
+from recbatch.config.inputs import ItemAttribute, Missing, RawColumn, TimeFormat
 from recbatch.errors import UsageError
 
 CONF = Path(__file__).parents[2] / "conf"
