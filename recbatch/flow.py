@@ -71,6 +71,8 @@ STAGES: tuple[Stage, ...] = (
             tables.VALIDATION_ITEM_POPULARITY,
             tables.EVALUATION_TARGETS,
             tables.SNAPSHOTS,
+            tables.EARLIER_BEHAVIOURS,
+            tables.FEATURE_STATE,
         ),
         options=("input", "features"),
         uses_as_of=True,

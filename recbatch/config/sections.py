@@ -53,6 +53,7 @@ class FeaturesSection(Section):
     sequence_length: PositiveInt = 200
     holdout_days: Annotated[int, Field(ge=1)] = 28
     validation_days: Annotated[int, Field(ge=1)] = 28
+    cut_alignment_days: Annotated[int, Field(ge=0)] = 7
     price: Normalization = "zscore"
     quantity: Normalization = "minmax"
     numbers: Normalization = "zscore"

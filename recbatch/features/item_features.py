@@ -40,16 +40,17 @@ def valid_at(as_of: dt.datetime) -> Column:
 
 def attributes_as_of(
     items: DataFrame,
-    events: DataFrame,
+    prices: DataFrame,
     attributes: Mapping[str, ItemAttribute],
     section: FeaturesSection,
     as_of: dt.datetime,
 ) -> DataFrame:
     """The catalogue with attributes as maps, missing ones filled by what was known at `as_of`.
 
-    `numbers` gains `item_price`, the mean price in `events`. Items that are not valid yet have no attribute.
+    prices: (item_id, price), the mean price of an item in the log, which `numbers` gains as `item_price`. Items that are
+    not valid yet have no attribute.
     """
-    price = events.groupBy(c.ITEM_ID).agg(F.avg(c.PRICE).alias(attribute_column(ITEM_PRICE)))
+    price = prices.select(c.ITEM_ID, F.col(c.PRICE).alias(attribute_column(ITEM_PRICE)))
     known = unpack_attributes(items, attributes).where(
         F.col(c.VALID_FROM).isNull() | (F.col(c.VALID_FROM) <= F.lit(as_of))
     )

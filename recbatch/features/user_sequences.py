@@ -1,15 +1,13 @@
-"""A user's past as arrays in time order: what the encoder reads, and everything the user has seen."""
+"""Events in the internal form that users' pasts are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.tables import columns as c
-from recbatch.transforms import normalization
-from recbatch.transforms.parameters import Parameters
 
 
 def user_bucket(buckets: int) -> Column:
@@ -17,52 +15,35 @@ def user_bucket(buckets: int) -> Column:
     return F.pmod(F.xxhash64(c.USER_ID), F.lit(buckets)).cast("int")
 
 
-def behaviours(events: DataFrame, item_index: DataFrame, event_types: Sequence[str], buckets: int) -> DataFrame:
-    """One row an event, in the internal form: item_idx, event-type code, epoch seconds; price and quantity as they are.
+def behaviours(
+    events: DataFrame, item_index: DataFrame, event_types: Sequence[str], buckets: int, forgotten: Collection[str] = ()
+) -> DataFrame:
+    """One row an event: item_idx (null: not in the index), event-type code, epoch seconds, price and quantity.
 
-    `tie` orders what happened in the same second, by a hash: the order of ids must not reach the model.
+    forgotten: of price and quantity, those whose imputed cells are emptied again: what the whole log filled in must not
+    reach an earlier cut.
     """
-    codes = F.create_map(*[F.lit(part) for code, name in enumerate(event_types) for part in (name, code)])
-    return events.join(item_index.select(c.ITEM_ID, c.ITEM_IDX), on=c.ITEM_ID).select(
+    code = F.lit(None).cast("int")
+    for number, name in enumerate(event_types):
+        code = F.when(F.col(c.EVENT_TYPE) == name, number).otherwise(code)
+    amounts = {
+        name: F.when(~F.array_contains(c.IMPUTED, name), F.col(name)) if name in forgotten else F.col(name)
+        for name in (c.PRICE, c.QUANTITY)
+    }
+    index = F.broadcast(item_index.select(c.ITEM_ID, c.ITEM_IDX))
+    return events.join(index, on=c.ITEM_ID, how="left").select(
         c.USER_ID,
         user_bucket(buckets).alias(c.USER_BUCKET),
         c.ITEM_IDX,
-        F.element_at(codes, F.col(c.EVENT_TYPE)).alias(c.EVENT_TYPE),
+        code.alias(c.EVENT_TYPE),
         F.unix_timestamp(c.EVENT_TIME).alias(c.EVENT_TIME),
-        c.PRICE,
-        c.QUANTITY,
-        F.xxhash64(c.USER_ID, c.ITEM_ID, c.EVENT_TIME, c.EVENT_TYPE, c.BASKET_ID, c.QUERY).alias("tie"),
+        *[amount.cast("float").alias(name) for name, amount in amounts.items()],
     )
 
 
-_PARTS = (c.ITEM_IDX, c.EVENT_TYPE, c.EVENT_TIME, c.PRICE, c.QUANTITY)
-
-
-def sequences(rows: DataFrame, parameters: Mapping[str, Parameters], length: int) -> DataFrame:
-    """The last `length` behaviours of every user and all items the user has seen; input as from `behaviours`.
-
-    Price and quantity are normalised by `parameters`. One shuffle, by bucket: the window and the aggregation below it
-    find the rows where they are.
-    """
-    order = [c.EVENT_TIME, "tie"]
-    newest_first = Window.partitionBy(c.USER_BUCKET, c.USER_ID).orderBy(*[F.desc(name) for name in order])
-    recent = F.when(F.col("_age") <= length, F.struct(*order, *[name for name in _PARTS if name not in order]))
-    grouped = (
-        rows.withColumns({name: normalization.apply(F.col(name), parameters[name]) for name in (c.PRICE, c.QUANTITY)})
-        .repartition(c.USER_BUCKET)
-        .withColumn("_age", F.row_number().over(newest_first))
-        .groupBy(c.USER_BUCKET, c.USER_ID)
-        .agg(
-            F.array_sort(F.collect_list(recent)).alias("_recent"), F.array_sort(F.collect_set(c.ITEM_IDX)).alias(c.SEEN)
-        )
-    )
-    return grouped.select(c.USER_ID, c.USER_BUCKET, *[F.col(f"_recent.{name}").alias(name) for name in _PARTS], c.SEEN)
-
-
-def targets(rows: DataFrame) -> DataFrame:
-    """The distinct items of every user, as the truth of an evaluation; input as from `behaviours`."""
-    return (
-        rows.groupBy(c.USER_BUCKET, c.USER_ID)
-        .agg(F.array_sort(F.collect_set(c.ITEM_IDX)).alias(c.TARGETS))
-        .select(c.USER_ID, c.USER_BUCKET, c.TARGETS)
-    )
+def with_all_buckets(rows: DataFrame, buckets: int) -> DataFrame:
+    """The rows of `behaviours`, and one without a user for each bucket."""
+    columns = [F.lit(None).cast(field.dataType).alias(field.name) for field in rows.schema]
+    place = rows.columns.index(c.USER_BUCKET)
+    columns[place] = F.col("id").cast("int").alias(c.USER_BUCKET)
+    return rows.unionByName(rows.sparkSession.range(buckets).select(*columns))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.config.inputs import ItemAttribute, Missing
 from recbatch.context import StageContext
 from recbatch.errors import InputContractError
-from recbatch.features.cooccurrence import item_neighbours
-from recbatch.features.index import new_entries
+from recbatch.features.amounts import fit_amounts, mean_prices
+from recbatch.features.counts import AMOUNTS, Counts
+from recbatch.features.cuts import Cuts
+from recbatch.features.index import extend_index
 from recbatch.features.item_features import (
     FIRST_CODE,
     attributes_as_of,
@@ -21,76 +24,96 @@ from recbatch.features.item_features import (
     fit_numbers,
     item_features,
 )
-from recbatch.features.popularity import item_popularity
-from recbatch.features.user_sequences import behaviours, sequences, targets
+from recbatch.features.jobs import USER_TABLES, Build, build
+from recbatch.features.state import NewEvents, State, new_events, signature
+from recbatch.features.user_sequences import behaviours
+from recbatch.stages.inputs import EVALUATION, RELEASE, VALIDATION
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
-from recbatch.transforms import imputation, normalization
+from recbatch.transforms import imputation
 from recbatch.transforms.attributes import category_fields
 from recbatch.transforms.parameters import Parameters
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One cut of the features: what was known at `as_of`, and the tables that hold it."""
-
-    name: str
-    as_of: dt.datetime
-    user_sequences: TableSpec
-    item_features: TableSpec
-    normalization: TableSpec
+# By snapshot, in the order of the cuts.
+_POPULARITY = {
+    VALIDATION: schemas.VALIDATION_ITEM_POPULARITY,
+    EVALUATION: schemas.EVALUATION_ITEM_POPULARITY,
+    RELEASE: schemas.ITEM_POPULARITY,
+}
+_ITEM_TABLES = {
+    EVALUATION: (schemas.EVALUATION_ITEM_FEATURES, schemas.EVALUATION_NORMALIZATION),
+    RELEASE: (schemas.ITEM_FEATURES, schemas.NORMALIZATION),
+}
 
 
 def build_features(context: StageContext) -> StageResult:
     """`events` and `items` to indices, sequences, item features and neighbours at every cut.
 
+    Users' pasts are taken from what the last run left, and only new events are read, where that gives the same tables.
+
     Raises:
         InputContractError: the log is shorter than the holdout, or nothing of it is before `--as-of`.
     """
-    tables = context.tables
-    section = context.config.features
-    events, items = tables.read(schemas.EVENTS), tables.read(schemas.ITEMS)
-    as_of, first_event = _time_range(context, events)
-    test_cut = as_of - dt.timedelta(days=section.holdout_days)
-    validation_cut = test_cut - dt.timedelta(days=section.validation_days)
-    if validation_cut <= first_event:
+    tables, section = context.tables, context.config.features
+    version = _version(context)
+    as_of, first_event = _time_range(context, tables.read(schemas.EVENTS, version))
+    cuts = Cuts.before(as_of, section.holdout_days, section.validation_days, section.cut_alignment_days)
+    if cuts.validation <= first_event:
         raise InputContractError(
-            f"the log begins at {first_event:%Y-%m-%d}, not before the validation cut {validation_cut:%Y-%m-%d}",
+            f"the log begins at {_utc(first_event):%Y-%m-%d}, not before the validation cut "
+            f"{_utc(cuts.validation):%Y-%m-%d}",
             remedy="lower features.holdout_days and features.validation_days, or give a longer log",
         )
-    _extend_indices(context, items)
-    release = Snapshot(
-        "release",
-        as_of,
-        schemas.USER_SEQUENCES,
-        schemas.ITEM_FEATURES,
-        schemas.NORMALIZATION,
-    )
-    evaluation = Snapshot(
-        "evaluation",
-        test_cut,
-        schemas.EVALUATION_USER_SEQUENCES,
-        schemas.EVALUATION_ITEM_FEATURES,
-        schemas.EVALUATION_NORMALIZATION,
-    )
-    # What the whole log filled in must not reach an earlier cut: every cut fills it anew.
-    known = imputation.forget(events.where(F.col(c.EVENT_TIME) < F.lit(as_of)), _learned_fills(context))
-    index, types = tables.read(schemas.ITEM_INDEX), context.config.input.events.types()
-    rows = behaviours(known, index, types, section.buckets).localCheckpoint(eager=True)
-    for snapshot in (release, evaluation):
-        context.progress.notify(f"features as of {snapshot.as_of:%Y-%m-%d} ({snapshot.name})")
-        _write_snapshot(context, snapshot, rows, known, items)
-    later = rows.where(F.col(c.EVENT_TIME) >= int(test_cut.timestamp()))
-    tables.replace(schemas.EVALUATION_TARGETS, targets(later), context.transaction)
-    _write_priors(context, rows, {"release": as_of, "evaluation": test_cut, "validation": validation_cut})
+    items = tables.read(schemas.ITEMS)
+    more_items = _extend_indices(context, items)
+    types, learned = context.config.input.events.types(), _learned_fills(context)
+    mark = signature(types, section.buckets, section.sequence_length, list(learned))
+    found = new_events(tables, version, as_of, mark, more_items=more_items)
+    _prepare(context, found)
+    index = tables.read(schemas.ITEM_INDEX)
+    rows = behaviours(found.rows, index, types, section.buckets, learned)
+    n_events = tables.rows(schemas.EVENTS)
+    same_cut = found.base is not None and found.base.evaluation_as_of == cuts.times()[EVALUATION]
+    base = None if found.base is None else found.base.table_versions
+    built = build(context, Build(rows, cuts, first_event, n_events, base, same_cut, learned))
+    _write_items(context, cuts, built.counts, items, learned)
+    unindexed = built.unindexed_events + (found.base.unindexed_events if found.base is not None else 0)
+    State(
+        mark,
+        version,
+        {spec.name: tables.version(spec) or 0 for spec in USER_TABLES},
+        as_of.astimezone(dt.UTC),
+        cuts.times()[EVALUATION],
+        context.as_of is None,
+        unindexed,
+        context.run_id,
+    ).write(tables, context.transaction)
     return StageResult(row_counts=_row_counts(context), message=f"as of {as_of:%Y-%m-%d %H:%M} UTC")
 
 
-def _time_range(context: StageContext, events: DataFrame) -> tuple[dt.datetime, dt.datetime]:
-    """The moment the features are made for, and the first event before it."""
-    used = events if context.as_of is None else events.where(F.col(c.EVENT_TIME) < F.lit(context.as_of))
+def _version(context: StageContext) -> int:
+    """The version of `events` that this run reads, however many follow while it does."""
+    version = context.tables.version(schemas.EVENTS)
+    if version is None:
+        context.tables.read(schemas.EVENTS)  # says which stage to run
+        raise AssertionError("a table without a version was read")
+    return version
+
+
+def _time_range(context: StageContext, events: DataFrame) -> tuple[dt.datetime, int]:
+    """The moment the features are made for, and the second of the first event before it.
+
+    Only the first and the last dates are read.
+    """
+    limit = context.as_of
+    last_date = None if limit is None else limit.astimezone(dt.UTC).date()
+    dates = sorted(dt.date.fromisoformat(one[c.EVENT_DATE]) for one in context.tables.partitions(schemas.EVENTS))
+    dates = [date for date in dates if last_date is None or date <= last_date]
+    # The events of the last date may all come after `--as-of`.
+    wanted = events.where(F.col(c.EVENT_DATE).isin([*dates[:1], *dates[-2:]])) if dates else events.limit(0)
+    used = wanted if limit is None else wanted.where(F.col(c.EVENT_TIME) < F.lit(limit))
     row = used.agg(
         F.unix_timestamp(F.max(c.EVENT_TIME)).alias("last"), F.unix_timestamp(F.min(c.EVENT_TIME)).alias("first")
     ).first()
@@ -99,40 +122,30 @@ def _time_range(context: StageContext, events: DataFrame) -> tuple[dt.datetime, 
             f"table 'events' has nothing before --as-of {context.as_of}", remedy="give a later --as-of"
         )
     # Cuts are exclusive, so that the latest event itself belongs to the past.
-    as_of = context.as_of or _utc(row["last"] + 1)
-    return as_of, _utc(row["first"])
+    return limit or _utc(row["last"] + 1), row["first"]
 
 
 def _utc(seconds: int) -> dt.datetime:
     return dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
-def _extend_indices(context: StageContext, items: DataFrame) -> None:
-    for spec, values, number, first in (
-        (schemas.ITEM_INDEX, items.select(c.ITEM_ID), c.ITEM_IDX, 0),
-        (schemas.CATEGORY_INDEX, category_values(items), c.CODE, FIRST_CODE),
-    ):
-        key = [name for name in (c.ITEM_ID, c.FIELD, c.VALUE) if name in spec.schema.names]
-        known = None if context.tables.version(spec) is None else context.tables.read(spec)
-        fresh = new_entries(values, known, key, number, first=first)
-        context.tables.append(spec, fresh.withColumn(c.RUN_ID, F.lit(context.run_id)), context.transaction)
+def _extend_indices(context: StageContext, items: DataFrame) -> bool:
+    """Number what is new in the catalogue; returns whether there is a new item."""
+    tables, run_id = context.tables, context.run_id
+    ids = items.select(c.ITEM_ID)
+    more_items = extend_index(tables, schemas.ITEM_INDEX, ids, [c.ITEM_ID], c.ITEM_IDX, 0, run_id)
+    values = category_values(items)
+    extend_index(tables, schemas.CATEGORY_INDEX, values, [c.FIELD, c.VALUE], c.CODE, FIRST_CODE, run_id)
+    return more_items
 
 
-def _write_snapshot(
-    context: StageContext, snapshot: Snapshot, rows: DataFrame, events: DataFrame, items: DataFrame
-) -> None:
-    """Write what one cut knows of users and items, each normalised by parameters fitted before the cut."""
-    section, tables = context.config.features, context.tables
-    past = rows.where(F.col(c.EVENT_TIME) < int(snapshot.as_of.timestamp()))
-    past = imputation.apply(past, imputation.fit(past, _learned_fills(context)))
-    event_parameters = normalization.fit(past, {c.PRICE: section.price, c.QUANTITY: section.quantity})
-    lists = sequences(past, event_parameters, section.sequence_length)
-    tables.replace(snapshot.user_sequences, lists, context.transaction)
-    known = events.where(F.col(c.EVENT_TIME) < F.lit(snapshot.as_of))
-    attributes = context.config.input.items.attributes if context.config.input.items is not None else {}
-    item_parameters = _write_item_features(context, snapshot, known, items, attributes)
-    parameters = _parameter_rows(context, snapshot, {"events": event_parameters, "items": item_parameters})
-    tables.replace(snapshot.normalization, parameters, context.transaction)
+def _prepare(context: StageContext, found: NewEvents) -> None:
+    """Say what is done, and undo what an attempt that did not finish has changed of what is built upon."""
+    if found.base is None:
+        context.progress.notify(f"all events are read: {found.because}")
+        return
+    for spec in USER_TABLES:
+        context.tables.restore(spec, found.base.table_versions[spec.name])
 
 
 def _learned_fills(context: StageContext) -> dict[str, Missing]:
@@ -140,59 +153,71 @@ def _learned_fills(context: StageContext) -> dict[str, Missing]:
     return imputation.learned({c.PRICE: cleaning.price, c.QUANTITY: cleaning.quantity})
 
 
+def _write_items(
+    context: StageContext, cuts: Cuts, counts: Counts, items: DataFrame, learned: Mapping[str, Missing]
+) -> None:
+    """Popularity, features and parameters of items as of every cut, and the cuts themselves."""
+    section, tables, times = context.config.features, context.tables, cuts.times()
+    methods = dict(zip(AMOUNTS, (section.price, section.quantity), strict=True))
+    for cut, (name, spec) in enumerate(_POPULARITY.items()):
+        tables.replace_arrow(spec, _popularity(counts, cut), context.transaction)
+        if name in _ITEM_TABLES:
+            features, parameters = _ITEM_TABLES[name]
+            fitted = {"events": fit_amounts(counts, cut, methods, learned)}
+            fitted["items"] = _write_item_features(context, features, times[name], items, _prices(context, counts, cut))
+            tables.replace_few(parameters, _parameter_rows(context, times[name], fitted), context.transaction)
+    stamps = [{c.SNAPSHOT: name, c.AS_OF: moment, c.RUN_ID: context.run_id} for name, moment in times.items()]
+    tables.replace_few(schemas.SNAPSHOTS, stamps, context.transaction)
+
+
+def _popularity(counts: Counts, cut: int) -> pa.Table:
+    ever, recent = counts.of_items("ever")[cut], counts.of_items("recent")[cut]
+    known = np.flatnonzero(ever)
+    return pa.table({c.ITEM_IDX: known, c.POPULARITY: ever[known], c.RECENT_POPULARITY: recent[known]})
+
+
+def _prices(context: StageContext, counts: Counts, cut: int) -> DataFrame:
+    """(item_idx, price) of the items that have one."""
+    numbers, prices = mean_prices(counts, cut)
+    return context.spark.createDataFrame(pa.table({c.ITEM_IDX: numbers.astype(np.int32), c.PRICE: prices}))
+
+
 def _write_item_features(
-    context: StageContext,
-    snapshot: Snapshot,
-    past: DataFrame,
-    items: DataFrame,
-    attributes: Mapping[str, ItemAttribute],
+    context: StageContext, spec: TableSpec, as_of: dt.datetime, items: DataFrame, prices: DataFrame
 ) -> dict[str, Parameters]:
     """Write one row an item of the index and return what its numbers were normalised by."""
     section, tables = context.config.features, context.tables
-    described = attributes_as_of(items, past, attributes, section, snapshot.as_of).localCheckpoint(eager=True)
+    attributes: Mapping[str, ItemAttribute] = {}
+    if context.config.input.items is not None:
+        attributes = context.config.input.items.attributes
+    index = tables.read(schemas.ITEM_INDEX)
+    priced = prices.join(index, on=c.ITEM_IDX).select(c.ITEM_ID, c.PRICE)
+    described = attributes_as_of(items, priced, attributes, section, as_of).localCheckpoint(eager=True)
     parameters = fit_numbers(described, attributes, section)
     rows = item_features(
-        described,
-        tables.read(schemas.ITEM_INDEX),
-        tables.read(schemas.CATEGORY_INDEX),
-        category_fields(attributes),
-        parameters,
-        snapshot.as_of,
+        described, index, tables.read(schemas.CATEGORY_INDEX), category_fields(attributes), parameters, as_of
     )
-    tables.replace(snapshot.item_features, rows, context.transaction)
+    tables.replace(spec, rows, context.transaction)
     return parameters
 
 
-def _write_priors(context: StageContext, rows: DataFrame, cuts: Mapping[str, dt.datetime]) -> None:
-    """Neighbours and popularity as of every cut, and the cuts themselves.
-
-    The validation cut has no other table: the weights of the score are fitted on what these two could not know.
-    """
-    section = context.config.features
-    neighbours = item_neighbours(rows, section.neighbours, cuts)
-    for name, neighbour_table, popularity_table in (
-        ("release", schemas.ITEM_NEIGHBOURS, schemas.ITEM_POPULARITY),
-        ("evaluation", schemas.EVALUATION_ITEM_NEIGHBOURS, schemas.EVALUATION_ITEM_POPULARITY),
-        ("validation", schemas.VALIDATION_ITEM_NEIGHBOURS, schemas.VALIDATION_ITEM_POPULARITY),
-    ):
-        past = rows.where(F.col(c.EVENT_TIME) < int(cuts[name].timestamp()))
-        popularity = item_popularity(past, cuts[name], section.recent_days)
-        context.tables.replace(popularity_table, popularity, context.transaction)
-        context.tables.replace(neighbour_table, neighbours[name], context.transaction)
-    stamps = [(name, as_of, context.run_id) for name, as_of in cuts.items()]
-    frame = context.spark.createDataFrame(stamps, schemas.SNAPSHOTS.schema)
-    context.tables.replace(schemas.SNAPSHOTS, frame, context.transaction)
-
-
 def _parameter_rows(
-    context: StageContext, snapshot: Snapshot, fitted: Mapping[str, Mapping[str, Parameters]]
-) -> DataFrame:
-    rows = [
-        (table, column, one.method, one.center, one.scale, one.fill, snapshot.as_of, context.run_id)
+    context: StageContext, as_of: dt.datetime, fitted: Mapping[str, Mapping[str, Parameters]]
+) -> list[dict[str, object]]:
+    return [
+        {
+            c.TABLE_NAME: table,
+            c.COLUMN_NAME: column,
+            c.METHOD: one.method,
+            c.CENTER: one.center,
+            c.SCALE: one.scale,
+            c.FILL: one.fill,
+            c.AS_OF: as_of,
+            c.RUN_ID: context.run_id,
+        }
         for table, parameters in fitted.items()
         for column, one in parameters.items()
     ]
-    return context.spark.createDataFrame(rows, schemas.NORMALIZATION.schema)
 
 
 def _row_counts(context: StageContext) -> dict[str, int]:

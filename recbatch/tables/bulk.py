@@ -15,9 +15,9 @@ from recbatch.tables.schemas import TableSpec
 from recbatch.tables.written import WrittenFile
 
 
-def files_by_bucket(folder: str) -> dict[int, list[str]]:
-    """Paths of the files that the latest version of a table partitioned by `user_bucket` consists of."""
-    actions = DeltaTable(folder).get_add_actions(flatten=True)
+def files_by_bucket(folder: str, version: int | None = None) -> dict[int, list[str]]:
+    """Paths of the files of a table partitioned by `user_bucket`, at `version` or the latest one."""
+    actions = DeltaTable(folder, version=version).get_add_actions(flatten=True)
     files: dict[int, list[str]] = {}
     for path, bucket in zip(
         actions.column("path").to_pylist(), actions.column(f"partition.{c.USER_BUCKET}").to_pylist(), strict=True
@@ -34,6 +34,17 @@ def replace_buckets_by_files(
     Until then no reader sees the files; those of a task that failed, or of a run that was killed, are never seen, and
     Delta's VACUUM removes them.
     """
+    _replace(folder, spec, files, [(c.USER_BUCKET, "in", [str(bucket) for bucket in buckets])])
+
+
+def replace_by_files(folder: str, spec: TableSpec, files: Sequence[WrittenFile]) -> None:
+    """As `replace_buckets_by_files`, for the whole table."""
+    _replace(folder, spec, files, None)
+
+
+def _replace(
+    folder: str, spec: TableSpec, files: Sequence[WrittenFile], partitions: list[tuple[str, str, list[str]]] | None
+) -> None:
     now = int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [
         AddAction(file.path, file.size, file.partition, now, True, json.dumps({"numRecords": file.rows}))
@@ -45,5 +56,5 @@ def replace_buckets_by_files(
         mode="overwrite",
         schema=pa.schema(table.schema().to_arrow()),
         partition_by=list(spec.partition_by),
-        partition_filters=[(c.USER_BUCKET, "in", [str(bucket) for bucket in buckets])],
+        partition_filters=partitions,  # type: ignore[arg-type]
     )

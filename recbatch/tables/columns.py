@@ -47,6 +47,12 @@ CENTER = "center"
 SCALE = "scale"
 FILL = "fill"
 
+SIGNATURE = "signature"
+EVENTS_VERSION = "events_version"
+EVALUATION_AS_OF = "evaluation_as_of"
+COMPLETE = "complete"
+UNINDEXED_EVENTS = "unindexed_events"
+
 MODEL_VERSION = "model_version"
 SEQUENCE_NUMBER = "sequence_number"
 STATUS = "status"

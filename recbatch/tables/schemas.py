@@ -142,6 +142,23 @@ EVALUATION_TARGETS = _spec(
     "evaluation_targets", partition_by=(c.USER_BUCKET,), user_id=_STRING, user_bucket=_INT, targets=_list(_INT)
 )
 SNAPSHOTS = _spec("snapshots", snapshot=_STRING, as_of=_TIME, run_id=_STRING)
+# What `user_sequences` is too short for, so that the two together hold everybody's whole past.
+EARLIER_BEHAVIOURS = TableSpec(
+    "earlier_behaviours",
+    _struct(**{name: of for name, of in _SEQUENCE_COLUMNS.items() if name != c.SEEN}),
+    (c.USER_BUCKET,),
+)
+FEATURE_STATE = _spec(
+    "feature_state",
+    signature=_STRING,
+    events_version=_LONG,
+    table_versions=_map(_LONG),
+    as_of=_TIME,
+    evaluation_as_of=_TIME,
+    complete=t.BooleanType(),
+    unindexed_events=_LONG,
+    run_id=_STRING,
+)
 
 CANDIDATES = _spec(
     "candidates",

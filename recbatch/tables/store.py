@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from delta.exceptions import DeltaConcurrentModificationException
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake import Transaction as Marker
+from deltalake.exceptions import CommitFailedError
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
@@ -78,7 +80,11 @@ class TableStore:
 
         Times are aware ones.
         """
-        arrow = pa.Table.from_pylist(rows, to_arrow_schema(spec.schema, timezone="UTC"))
+        self.replace_arrow(spec, pa.Table.from_pylist(rows, _arrow_schema(spec)), transaction)
+
+    def replace_arrow(self, spec: TableSpec, rows: pa.Table, transaction: Transaction) -> None:
+        """As `replace`, for item-level rows that the driver has, with the columns of the contract."""
+        arrow = rows.select(spec.schema.names).cast(_arrow_schema(spec))
         folder = self.local_folder(spec)
         if folder is None:
             self.replace(spec, self.spark.createDataFrame(arrow), transaction)
@@ -89,6 +95,52 @@ class TableStore:
             return
         mark = CommitProperties(app_transactions=[Marker(application, transaction.version)])
         write_deltalake(folder, arrow, mode="overwrite", schema_mode="overwrite", commit_properties=mark)
+
+    def append_unique(self, spec: TableSpec, rows: pa.Table, version: int, keys: Sequence[Sequence[str]]) -> bool:
+        """Add item-level rows that were computed from `version`; False where they have to be computed once more.
+
+        No two rows of the table will have the same value of any of the `keys`, each a few columns, whoever else adds to
+        it in the meantime: on a shared file system the commit is the one that follows `version` or none. On other
+        storage it is a MERGE, with which others conflict, and which leaves out rows whose keys are taken.
+        """
+        folder = self.local_folder(spec)
+        if folder is None:
+            self._insert_missing(spec, rows, keys)
+            return False
+        arrow = rows.select(spec.schema.names).cast(_arrow_schema(spec))
+        try:
+            only = CommitProperties(max_commit_retries=0)
+            write_deltalake(DeltaTable(folder, version=version), arrow, mode="append", commit_properties=only)
+        except CommitFailedError:
+            return False
+        return True
+
+    def _insert_missing(self, spec: TableSpec, rows: pa.Table, keys: Sequence[Sequence[str]]) -> None:
+        same = " OR ".join("(" + " AND ".join(f"t.{name} = n.{name}" for name in key) + ")" for key in keys)
+        self.spark.createDataFrame(rows).createOrReplaceTempView("_new_rows")
+        # Where another MERGE comes first, the caller computes and tries again.
+        with suppress(DeltaConcurrentModificationException):
+            self.spark.sql(
+                f"MERGE INTO delta.`{self.path(spec)}` t USING _new_rows n ON {same} WHEN NOT MATCHED THEN INSERT *"
+            )
+
+    def create_missing(self, spec: TableSpec) -> None:
+        """Make the table, empty, where it does not exist; another run may do the same."""
+        if self.version(spec) is None:
+            # Whoever comes second finds a table of the same columns.
+            with suppress(DeltaConcurrentModificationException):
+                empty = self.spark.createDataFrame([], spec.schema).write.format("delta").mode("ignore")
+                empty.partitionBy(*spec.partition_by).save(self.path(spec))
+
+    def restore(self, spec: TableSpec, version: int) -> None:
+        """Make the table what it was at `version`, in one commit, where it is not at that version."""
+        if self.version(spec) == version:
+            return
+        folder = self.local_folder(spec)
+        if folder is None:
+            self.spark.sql(f"RESTORE TABLE delta.`{self.path(spec)}` TO VERSION AS OF {version}")
+        else:
+            DeltaTable(folder).restore(version)
 
     def has_contract(self, spec: TableSpec) -> bool:
         """Whether the table exists with the columns of its contract; an older release may have left it with fewer."""
@@ -127,8 +179,12 @@ class TableStore:
 
     def local_folder(self, spec: TableSpec) -> str | None:
         """The table's folder where it is one of a file system that this machine and the workers share, else None."""
+        return self.local_path(self.path(spec))
+
+    def local_path(self, address: str) -> str | None:
+        """As `local_folder`, for any address."""
         # A path without a scheme is on Hadoop's default file system, and a relative one begins where the driver runs.
-        path = hadoop_path(self.spark, self.path(spec))
+        path = hadoop_path(self.spark, address)
         address = file_system(self.spark, path).makeQualified(path).toUri()
         return str(address.getPath()) if address.getScheme() == "file" else None
 
@@ -188,6 +244,10 @@ class TableStore:
                 f"warehouse '{self.root}' cannot be written: {java_cause(error)}",
                 remedy="set 'warehouse' to a folder that this user may write",
             ) from error
+
+
+def _arrow_schema(spec: TableSpec) -> pa.Schema:
+    return to_arrow_schema(spec.schema, timezone="UTC")
 
 
 def in_contract(spec: TableSpec, rows: DataFrame) -> DataFrame:
