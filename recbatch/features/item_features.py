@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -25,10 +27,11 @@ MISSING_CODE = 0
 FIRST_CODE = 1
 
 
-def category_values(items: DataFrame) -> DataFrame:
-    """The distinct (field, value) pairs of the catalogue."""
-    exploded = items.select(F.explode(c.CATEGORIES).alias(c.FIELD, "values"))
-    return exploded.select(c.FIELD, F.explode("values").alias(c.VALUE)).distinct()
+def category_values(items: pa.Table) -> pa.Table:
+    """The (field, value) pairs of the catalogue, given its column `categories`."""
+    maps = pa.concat_arrays(items[c.CATEGORIES].chunks) if len(items) else pa.array([], items[c.CATEGORIES].type)
+    values = maps.items
+    return pa.table({c.FIELD: maps.keys.take(pc.list_parent_indices(values)), c.VALUE: values.flatten()})
 
 
 def valid_at(as_of: dt.datetime) -> Column:

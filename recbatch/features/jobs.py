@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from recbatch.config.sections import FeaturesSection
+from recbatch.config.inputs import Missing
 from recbatch.context import StageContext
 from recbatch.features import amounts, building, cooccurrence
-from recbatch.features.building import COUNTS, EARLIER, EVALUATED, PAIRS, RELEASED, TARGETS, Recipe
+from recbatch.features.building import COUNTS, EVALUATED, PAIRS, TARGETS, Recipe
 from recbatch.features.counts import AMOUNTS, Counts
 from recbatch.features.cuts import Cuts, Decay
 from recbatch.features.deliveries import Deliveries
+from recbatch.features.delivery import PLACE
 from recbatch.features.pasts import text_hashes
 from recbatch.features.user_sequences import with_all_buckets
-from recbatch.config.inputs import Missing
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
@@ -56,14 +52,11 @@ class Build:
     learned: Mapping[str, Missing]
 
 
-@dataclass(frozen=True)
-class Built:
-    counts: Counts
-    unindexed_events: int
+def build(context: StageContext, plan: Build, write_items: Callable[[Counts], None]) -> int:
+    """Write the tables of users, of neighbours and, by `write_items`, of what was counted about items.
 
-
-def build(context: StageContext, plan: Build) -> Built:
-    """Write the tables of users and of neighbours, and return what was counted on the way."""
+    Returns how many of the events are of items without a number.
+    """
     section, spark = context.config.features, context.spark.sparkContext
     index = read_arrow(context.tables, schemas.ITEM_INDEX, columns=[c.ITEM_ID, c.ITEM_IDX]).sort_by(c.ITEM_IDX)
     hashes = spark.broadcast(text_hashes(index[c.ITEM_ID].combine_chunks()))
@@ -91,8 +84,12 @@ def build(context: StageContext, plan: Build) -> Built:
         counts = Counts.zero(len(index))
         for content in users.contents(COUNTS):
             counts.add(content)
-        _write_neighbours(context, recipe, users, counts, scratch)
-        return Built(counts, sum(row["place"] for row in users.of(COUNTS)))
+        # Small jobs, one after another, leave cores idle; neighbours are one large one.
+        with ThreadPoolExecutor(1) as pool:
+            items = pool.submit(write_items, counts)
+            _write_neighbours(context, recipe, users, counts, scratch)
+            items.result()
+        return sum(row[PLACE] for row in users.of(COUNTS))
 
 
 def _previous(context: StageContext, base: Mapping[str, int]) -> dict[int, tuple[list[str], list[str]]]:
@@ -116,7 +113,7 @@ def _commit_users(context: StageContext, plan: Build, users: Deliveries) -> None
     """Replace the buckets that were made; all that a table holds where nothing is built upon."""
     n_buckets = context.config.features.buckets
     for spec in USER_TABLES:
-        made = {row["place"] for row in users.of(spec.name)}
+        made = {row[PLACE] for row in users.of(spec.name)}
         if plan.base is None:
             made |= {int(one[c.USER_BUCKET]) for one in context.tables.partitions(spec)} | set(range(n_buckets))
         elif spec.name in (EVALUATED, TARGETS) and not plan.same_evaluation:
@@ -134,7 +131,7 @@ def _write_neighbours(
         section, recipe.decay, recipe.item_hashes, damping, recipe.part_width, users.paths(PAIRS)
     )
     neighbours = Deliveries(context.tables, f"{scratch}/neighbours", _NEIGHBOUR_TABLES, [])
-    parts = users.rows(PAIRS).repartitionById(recipe.n_parts, "place")
+    parts = users.rows(PAIRS).repartitionById(recipe.n_parts, PLACE)
     neighbours.make(parts, lambda delivery: cooccurrence.choose(strongest, delivery))
     for spec in _NEIGHBOUR_TABLES:
         neighbours.commit(spec.name, [], context.transaction)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,7 @@ from recbatch.features.user_sequences import behaviours
 from recbatch.stages.inputs import EVALUATION, RELEASE, VALIDATION
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
+from recbatch.tables.arrow import read_arrow
 from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
 from recbatch.transforms import imputation
@@ -67,7 +69,7 @@ def build_features(context: StageContext) -> StageResult:
             remedy="lower features.holdout_days and features.validation_days, or give a longer log",
         )
     items = tables.read(schemas.ITEMS)
-    more_items = _extend_indices(context, items)
+    more_items = _extend_indices(context)
     types, learned = context.config.input.events.types(), _learned_fills(context)
     mark = signature(types, section.buckets, section.sequence_length, list(learned))
     found = new_events(tables, version, as_of, mark, more_items=more_items)
@@ -77,9 +79,9 @@ def build_features(context: StageContext) -> StageResult:
     n_events = tables.rows(schemas.EVENTS)
     same_cut = found.base is not None and found.base.evaluation_as_of == cuts.times()[EVALUATION]
     base = None if found.base is None else found.base.table_versions
-    built = build(context, Build(rows, cuts, first_event, n_events, base, same_cut, learned))
-    _write_items(context, cuts, built.counts, items, learned)
-    unindexed = built.unindexed_events + (found.base.unindexed_events if found.base is not None else 0)
+    plan = Build(rows, cuts, first_event, n_events, base, same_cut, learned)
+    unindexed = build(context, plan, lambda counts: _write_items(context, cuts, counts, items, learned))
+    unindexed += 0 if found.base is None else found.base.unindexed_events
     State(
         mark,
         version,
@@ -129,11 +131,11 @@ def _utc(seconds: int) -> dt.datetime:
     return dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
-def _extend_indices(context: StageContext, items: DataFrame) -> bool:
+def _extend_indices(context: StageContext) -> bool:
     """Number what is new in the catalogue; returns whether there is a new item."""
     tables, run_id = context.tables, context.run_id
-    ids = items.select(c.ITEM_ID)
-    more_items = extend_index(tables, schemas.ITEM_INDEX, ids, [c.ITEM_ID], c.ITEM_IDX, 0, run_id)
+    items = read_arrow(tables, schemas.ITEMS, columns=[c.ITEM_ID, c.CATEGORIES])
+    more_items = extend_index(tables, schemas.ITEM_INDEX, items, [c.ITEM_ID], c.ITEM_IDX, 0, run_id)
     values = category_values(items)
     extend_index(tables, schemas.CATEGORY_INDEX, values, [c.FIELD, c.VALUE], c.CODE, FIRST_CODE, run_id)
     return more_items
@@ -159,13 +161,19 @@ def _write_items(
     """Popularity, features and parameters of items as of every cut, and the cuts themselves."""
     section, tables, times = context.config.features, context.tables, cuts.times()
     methods = dict(zip(AMOUNTS, (section.price, section.quantity), strict=True))
-    for cut, (name, spec) in enumerate(_POPULARITY.items()):
-        tables.replace_arrow(spec, _popularity(counts, cut), context.transaction)
-        if name in _ITEM_TABLES:
-            features, parameters = _ITEM_TABLES[name]
-            fitted = {"events": fit_amounts(counts, cut, methods, learned)}
-            fitted["items"] = _write_item_features(context, features, times[name], items, _prices(context, counts, cut))
-            tables.replace_few(parameters, _parameter_rows(context, times[name], fitted), context.transaction)
+    cut_of = {name: cut for cut, name in enumerate(_POPULARITY)}
+
+    def write(name: str) -> None:
+        features, parameters = _ITEM_TABLES[name]
+        prices = _prices(context, counts, cut_of[name])
+        fitted = {"events": fit_amounts(counts, cut_of[name], methods, learned)}
+        fitted["items"] = _write_item_features(context, features, times[name], items, prices)
+        tables.replace_few(parameters, _parameter_rows(context, times[name], fitted), context.transaction)
+
+    for name, spec in _POPULARITY.items():
+        tables.replace_arrow(spec, _popularity(counts, cut_of[name]), context.transaction)
+    with ThreadPoolExecutor(len(_ITEM_TABLES)) as pool:
+        list(pool.map(write, _ITEM_TABLES))
     stamps = [{c.SNAPSHOT: name, c.AS_OF: moment, c.RUN_ID: context.run_id} for name, moment in times.items()]
     tables.replace_few(schemas.SNAPSHOTS, stamps, context.transaction)
 

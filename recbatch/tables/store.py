@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from delta.exceptions import DeltaConcurrentModificationException
@@ -126,9 +126,14 @@ class TableStore:
 
     def create_missing(self, spec: TableSpec) -> None:
         """Make the table, empty, where it does not exist; another run may do the same."""
-        if self.version(spec) is None:
-            # Whoever comes second finds a table of the same columns.
-            with suppress(DeltaConcurrentModificationException):
+        if self.version(spec) is not None:
+            return
+        folder = self.local_folder(spec)
+        # Whoever comes second finds a table of the same columns.
+        with suppress(DeltaConcurrentModificationException, CommitFailedError):
+            if folder is not None:
+                _make(folder, spec, "ignore")
+            else:
                 empty = self.spark.createDataFrame([], spec.schema).write.format("delta").mode("ignore")
                 empty.partitionBy(*spec.partition_by).save(self.path(spec))
 
@@ -154,9 +159,13 @@ class TableStore:
 
     def create(self, spec: TableSpec) -> None:
         """Make the table, empty; one with other columns is emptied and gets these."""
+        folder = self.local_folder(spec)
+        if folder is not None:
+            # Statistics of columns that nobody filters by would cost as much as writing them.
+            _make(folder, spec, "overwrite")
+            return
         empty = self.spark.createDataFrame([], spec.schema).write.format("delta").mode("overwrite")
-        # Statistics of columns that nobody filters by would cost as much as writing them.
-        empty = empty.option("overwriteSchema", "true").option("delta.dataSkippingNumIndexedCols", "0")
+        empty = empty.option("overwriteSchema", "true").option(*_NO_STATISTICS)
         empty.partitionBy(*spec.partition_by).save(self.path(spec))
 
     def replace_buckets(self, spec: TableSpec, rows: DataFrame, buckets: list[int]) -> int:
@@ -213,7 +222,11 @@ class TableStore:
 
     def rows(self, spec: TableSpec) -> int:
         """The number of rows, which Delta answers from the statistics in its log without reading a data file."""
-        return self.read(spec).count()
+        folder = self.local_folder(spec)
+        if folder is None or self.version(spec) is None:
+            return self.read(spec).count()
+        numbers = DeltaTable(folder).get_add_actions(flatten=True).column("num_records")
+        return sum(numbers.to_pylist()) if not numbers.null_count else self.read(spec).count()
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[str]:
@@ -244,6 +257,15 @@ class TableStore:
                 f"warehouse '{self.root}' cannot be written: {java_cause(error)}",
                 remedy="set 'warehouse' to a folder that this user may write",
             ) from error
+
+
+_NO_STATISTICS = ("delta.dataSkippingNumIndexedCols", "0")
+
+
+def _make(folder: str, spec: TableSpec, mode: Literal["overwrite", "ignore"]) -> None:
+    DeltaTable.create(
+        folder, _arrow_schema(spec), mode=mode, partition_by=list(spec.partition_by), configuration=dict([_NO_STATISTICS])
+    )
 
 
 def _arrow_schema(spec: TableSpec) -> pa.Schema:
