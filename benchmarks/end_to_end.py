@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender, Shape, user_vectors
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
-from recbatch.scoring.bundle import Scorer, as_trained
+from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.explain import measure
 from recbatch.scoring.recommend import create_meters
 from recbatch.scoring.shipping import shipped_to_workers
@@ -41,8 +41,10 @@ from recbatch.stages.score import load_scorer, stage_lists
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.store import TableStore, Transaction
+from recbatch.transforms.parameters import Parameters
 
 _BUCKETS, _LENGTH, _NEIGHBOURS = 64, 50, 100
+_AS_THEY_ARE = Parameters("none", 0.0, 1.0)
 # What a Python worker of Spark imports for Arrow, and torch; prints KiB.
 _TORCH_WORKER = """
 import re, pandas, pyarrow, pyspark.worker, torch
@@ -239,11 +241,11 @@ def _scorer(items: int, dim: int, tile_items: int) -> Scorer:
     model.items.trained.fill_(True)
     features = ItemFeatures((), torch.zeros(items, 0))
     measured = measure(model, model.item_vectors(features)[0], _as_sequences(_sequences(64, items)))
-    made = Artifact(model, _neighbours(items), None, "", {}, {}, {}, *measured)
+    normalization = {f"events.{name}": asdict(_AS_THEY_ARE) for name in (c.PRICE, c.QUANTITY)}
+    made = Artifact(model, _neighbours(items), None, "", normalization, {}, {}, *measured)
     none = Popularity(torch.zeros(items), torch.zeros(items))
     ids = [f"item-{i}" for i in range(items)]
-    units = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    return Scorer.create(made, features, none, ids, np.ones(items, np.bool_), units, tile_items)
+    return Scorer.create(made, features, none, ids, np.ones(items, np.bool_), tile_items)
 
 
 def _neighbours(items: int) -> Neighbours:
@@ -260,7 +262,7 @@ def _neighbours(items: int) -> Neighbours:
 
 
 def _as_sequences(table: pa.Table) -> Sequences:
-    return as_trained(Sequences.from_arrow(table.combine_chunks().to_batches()[0]), torch.tensor([[1.0, 0.0]] * 2))
+    return Sequences.from_arrow(table.combine_chunks().to_batches()[0]).normalised(_AS_THEY_ARE, _AS_THEY_ARE)
 
 
 def _sequences(users: int, items: int) -> pa.Table:

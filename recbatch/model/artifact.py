@@ -24,6 +24,7 @@ from recbatch.model.fusion import Fusion
 from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender, Shape
 from recbatch.ranking.csr import Csr
+from recbatch.transforms.parameters import Parameters
 
 WEIGHTS, DESCRIPTION, NEIGHBOURS = "model.safetensors", "model.json", "neighbours.safetensors"
 _TRAIN_AGAIN = "train again, or restore the folder from where it was copied"
@@ -34,7 +35,8 @@ class Artifact:
     """Everything that scoring needs, and where it came from.
 
     item_ids_sha256: `hash_item_ids` of the first model.shape.n_items ids. fusion: None scores with the bare network.
-    normalization, data_versions, metrics: plain JSON values, kept as given. kappa: by position from the end, what the
+    normalization: the fields of `Parameters` by `<table>.<column>`; events.price and events.quantity are among them.
+    data_versions, metrics: plain JSON values, kept as given. kappa: by position from the end, what the
     network's score loses without a behaviour (see `scoring.explain`). typical_norm: of a user vector. Both are measured
     on users of the training, so that they change with the model alone.
     """
@@ -49,6 +51,12 @@ class Artifact:
     kappa: tuple[float, ...] = ()
     typical_norm: float = 1.0
     code_version: str = __version__
+
+    @property
+    def amounts(self) -> tuple[Parameters, Parameters]:
+        """What prices and quantities of behaviours are normalised by."""
+        price, quantity = (Parameters(**self.normalization[f"events.{name}"]) for name in ("price", "quantity"))
+        return price, quantity
 
 
 def hash_item_ids(item_ids: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recbatch.transforms.parameters import Parameters, normalise
+
 _COLUMNS: dict[str, np.dtype[Any]] = {
     "item_idx": np.dtype(np.int32),
     "event_type": np.dtype(np.int32),
@@ -75,6 +77,12 @@ class Sequences:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def normalised(self, price: Parameters, quantity: Parameters) -> Sequences:
+        """With prices and quantities, raw as they lie in `user_sequences`, as the network takes them."""
+        amounts = {"price": price, "quantity": quantity}
+        made = {name: normalise(self.columns[name], parameters) for name, parameters in amounts.items()}
+        return Sequences(self.offsets, self.columns | made)
 
     def pad(self, start: NDArray[np.int64], stop: NDArray[np.int64], width: int) -> Histories:
         """The positions start[b]..stop[b]-1 of the flat columns as B rows of `width`; none may be longer."""

@@ -33,6 +33,7 @@ from recbatch.ranking.arithmetic import fastest
 from recbatch.ranking.catalogue import Catalogue, visiting_order
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
+from recbatch.transforms.parameters import Parameters
 
 _ENCODER, _DESCRIPTION = "encoder.", "scorer"
 _DTYPES = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
@@ -43,8 +44,8 @@ class Scorer:
     """A model ready to score.
 
     catalogue: every item of the index, those that may be recommended first. position: (I,) item_idx -> place in it.
-    item_ids: by place. neighbours: by place. kappa: see `explain`. amounts: (2, 2) float32, (a, b) each for price and
-    quantity: a x + b is the value as the model was trained on it.
+    item_ids: by place. neighbours: by place. kappa: see `explain`. amounts: what price and
+    quantity are normalised by.
     """
 
     model: Recommender
@@ -54,7 +55,7 @@ class Scorer:
     neighbours: Neighbours
     fusion: Fusion | None
     kappa: Tensor
-    amounts: Tensor
+    amounts: tuple[Parameters, Parameters]
     _parts: dict[tuple[int, int], tuple[Catalogue, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -65,7 +66,6 @@ class Scorer:
         popularity: Popularity,
         item_ids: list[str],
         eligible: NDArray[np.bool_],
-        amounts: Tensor,
         tile_items: int,
     ) -> Scorer:
         """Compute the items' vectors and biases once.
@@ -89,7 +89,7 @@ class Scorer:
             artifact.neighbours.renumbered(order, position),
             artifact.fusion,
             torch.tensor(artifact.kappa),
-            amounts,
+            artifact.amounts,
         )
 
     def part(self, number: int, of: int) -> tuple[Catalogue, int]:
@@ -101,8 +101,8 @@ class Scorer:
         return self._parts[key]
 
     def histories(self, batch: pa.RecordBatch) -> Sequences:
-        """The behaviours of a batch of `user_sequences` rows: items by place, amounts in the units of the model."""
-        histories = as_trained(Sequences.from_arrow(batch), self.amounts)
+        """The behaviours of a batch of `user_sequences` rows: items by place, amounts normalised."""
+        histories = Sequences.from_arrow(batch).normalised(*self.amounts)
         return Sequences(
             histories.offsets, histories.columns | {"item_idx": self.position[histories.columns["item_idx"]]}
         )
@@ -140,7 +140,6 @@ class Scorer:
             "tie_rank": torch.from_numpy(items.tie_rank),
             "position": torch.from_numpy(self.position),
             "kappa": self.kappa,
-            "amounts": self.amounts,
             "id_offsets": torch.from_numpy(offsets),
             "id_bytes": torch.from_numpy(ids),
             "neighbour_indptr": csr.indptr,
@@ -156,6 +155,7 @@ class Scorer:
             "model": self.model.config.model_dump(),
             "n_event_types": self.model.shape.n_event_types,
             "fusion": None if self.fusion is None else asdict(self.fusion),
+            "amounts": [asdict(one) for one in self.amounts],
             "eligible": self.catalogue.eligible,
             "typical_norm": self.catalogue.typical_norm,
             "tile_items": self.catalogue.tile_items,
@@ -175,6 +175,7 @@ def open_scorer(source: bytes | Path) -> Scorer:
     offsets, data = tensors["id_offsets"].numpy(), tensors["id_bytes"].numpy()
     csr = Csr(tensors["neighbour_indptr"], tensors["neighbour_indices"], tensors["neighbour_weights"], trusted=True)
     fusion = description["fusion"]
+    price, quantity = (Parameters(**one) for one in description["amounts"])
     return Scorer(
         _without_items(config, shape, state),
         _catalogue(items, description["eligible"], description["typical_norm"], description["tile_items"]),
@@ -183,7 +184,7 @@ def open_scorer(source: bytes | Path) -> Scorer:
         Neighbours(csr),
         None if fusion is None else Fusion(**fusion),
         tensors["kappa"],
-        tensors["amounts"],
+        (price, quantity),
     )
 
 
@@ -191,16 +192,6 @@ def _hash(tensor: tuple[str, Tensor]) -> str:
     name, values = tensor
     content = hashlib.sha256(values.numpy().reshape(-1).view(np.uint8).data)
     return f"{name} {values.dtype} {tuple(values.shape)} {content.hexdigest()}\n"
-
-
-def as_trained(histories: Sequences, amounts: Tensor) -> Sequences:
-    """Price and quantity in the units that the model was trained in; 0, a missing value, stays 0."""
-    columns = dict(histories.columns)
-    for name, (a, b) in zip(("price", "quantity"), amounts.tolist(), strict=True):
-        if (a, b) != (1.0, 0.0):
-            values = columns[name]
-            columns[name] = np.where(values == 0, values, a * values + b).astype(np.float32)
-    return Sequences(histories.offsets, columns)
 
 
 def _catalogue(items: ItemMatrix, eligible: int, typical_norm: float, tile_items: int) -> Catalogue:

@@ -56,7 +56,7 @@ def evaluate(context: StageContext) -> StageResult:
     keep_freed_memory()
     candidate = _candidate(context)
     loaded, features, tie_rank = _load(context, candidate)
-    histories, seen, targets = _users(context)
+    histories, seen, targets = _users(context, loaded)
     popularity = read_popularity(context.tables, schemas.EVALUATION_ITEM_POPULARITY, len(features))
     eligible = read_arrow(context.tables, schemas.EVALUATION_ITEM_FEATURES, columns=[c.ITEM_IDX, c.ELIGIBLE])
     shown = np.asarray(eligible.sort_by(c.ITEM_IDX)[c.ELIGIBLE].to_pylist(), dtype=np.bool_)
@@ -119,7 +119,7 @@ def _load(context: StageContext, candidate: dict[str, Any]) -> tuple[Artifact, I
     return loaded, ItemFeatures.from_arrow(rows), torch.from_numpy(tie_rank)
 
 
-def _users(context: StageContext) -> tuple[Sequences, Csr, Csr]:
+def _users(context: StageContext, loaded: Artifact) -> tuple[Sequences, Csr, Csr]:
     """Histories, seen items and later items of the sampled users that have both, in the same order."""
     histories, seen, targets = [], [], []
     for bucket in sampled_buckets(context.config):
@@ -129,7 +129,7 @@ def _users(context: StageContext) -> tuple[Sequences, Csr, Csr]:
         both = pc.is_valid(at)
         past, later = past.filter(both).combine_chunks(), later.take(at.filter(both)).combine_chunks()
         if len(past):
-            histories.append(Sequences.from_arrow(past.to_batches()[0]))
+            histories.append(Sequences.from_arrow(past.to_batches()[0]).normalised(*loaded.amounts))
             seen.append(past[c.SEEN].chunk(0))
             targets.append(later[c.TARGETS].chunk(0))
     return Sequences.concatenate(histories), _csr(seen), _csr(targets)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pyspark.sql import SparkSession
 
@@ -21,7 +24,7 @@ from recbatch.tables.arrow import read_arrow
 from recbatch.tables.files import download_folder
 from recbatch.tables.schemas import TableSpec
 from recbatch.tables.store import TableStore
-from recbatch.transforms.parameters import Parameters
+from recbatch.transforms.parameters import Parameters, normalise
 
 CHAMPION = "champion"
 REJECTED = "rejected"
@@ -59,6 +62,17 @@ def read_parameters(tables: TableStore, spec: TableSpec) -> dict[str, Parameters
         f"{row[c.TABLE_NAME]}.{row[c.COLUMN_NAME]}": Parameters(row[c.METHOD], row[c.CENTER], row[c.SCALE], row[c.FILL])
         for row in read_arrow(tables, spec).to_pylist()
     }
+
+
+def normalised(rows: pa.Table, parameters: Mapping[str, Parameters]) -> pa.Table:
+    """Rows of `user_sequences` with prices and quantities as the network takes them; parameters: as `read_parameters`."""
+    for name in (c.PRICE, c.QUANTITY):
+        lists = rows[name].combine_chunks()
+        values = normalise(lists.flatten().to_numpy(zero_copy_only=False), parameters[f"events.{name}"])
+        offsets = pc.subtract(lists.offsets, lists.offsets[0])
+        at = rows.column_names.index(name)
+        rows = rows.set_column(at, name, pa.ListArray.from_arrays(offsets, pa.array(values)))
+    return rows
 
 
 def load_artifact(spark: SparkSession, path: str, item_ids: list[str]) -> Artifact:

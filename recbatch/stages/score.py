@@ -177,7 +177,7 @@ def _staging(context: StageContext, signature: str, *, everyone: bool) -> Stagin
 def load_scorer(context: StageContext, path: str) -> Scorer:
     """The artifact at `path` made ready for the items of `item_features`. Raises ModelError as `load_artifact` does.
 
-    A model keeps the normalisation it was trained with: values of newer features are brought back into its units.
+    A model keeps the normalisation it was trained with: numbers of newer features are brought back into its units.
     """
     tables = context.tables
     features = read_arrow(tables, schemas.ITEM_FEATURES).sort_by(c.ITEM_IDX)
@@ -192,7 +192,6 @@ def load_scorer(context: StageContext, path: str) -> Scorer:
         read_popularity(tables, schemas.ITEM_POPULARITY, len(item_ids)),
         item_ids,
         np.asarray(features[c.ELIGIBLE].to_pylist(), dtype=np.bool_),
-        _stacked(units, [f"events.{c.PRICE}", f"events.{c.QUANTITY}"]),
         context.config.scoring.tile_items,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from recbatch.allocator import keep_freed_memory
@@ -19,6 +20,7 @@ from recbatch.stages.inputs import (
     EVALUATION,
     RELEASE,
     VALIDATION,
+    normalised,
     read_parameters,
     read_popularity,
     sampled_buckets,
@@ -34,6 +36,13 @@ from recbatch.training.dataset import open_sequences
 from recbatch.training.fusion import FusionResult, fit_fusion
 from recbatch.training.trainer import FitResult, Inputs, fit, refit, threads
 from recbatch.training.validation import Validation, Window
+
+
+# What the sequences of each cut are normalised by.
+_NORMALIZATION = {
+    schemas.USER_SEQUENCES.name: schemas.NORMALIZATION,
+    schemas.EVALUATION_USER_SEQUENCES.name: schemas.EVALUATION_NORMALIZATION,
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,8 @@ def _catalogue(context: StageContext, features: TableSpec, neighbours: TableSpec
 def _inputs(context: StageContext, sequences: TableSpec, catalogue: _Catalogue, folder: Path) -> Inputs:
     buckets = sampled_buckets(context.config)
     context.progress.notify(f"sampling {len(buckets)} of {context.config.features.buckets} buckets of {sequences.name}")
-    files = export_buckets(context.tables, sequences, buckets, folder)
+    parameters = read_parameters(context.tables, _NORMALIZATION[sequences.name])
+    files = export_buckets(context.tables, sequences, buckets, folder, partial(normalised, parameters=parameters))
     return Inputs(files, catalogue.features, len(context.config.input.events.types()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,9 +39,16 @@ def read_arrow(
     return DeltaTable(folder, version=version).to_pyarrow_table(filters=filters, columns=names)
 
 
-def export_buckets(store: TableStore, spec: TableSpec, buckets: Iterable[int], folder: Path) -> list[Path]:
+def export_buckets(
+    store: TableStore,
+    spec: TableSpec,
+    buckets: Iterable[int],
+    folder: Path,
+    prepare: Callable[[pa.Table], pa.Table] = lambda rows: rows,
+) -> list[Path]:
     """Write every bucket that has rows as an Arrow IPC file in `folder`, so that a reader can map them into memory.
 
+    prepare: what the rows of a bucket become on the way.
     Only one bucket is in memory at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +59,7 @@ def export_buckets(store: TableStore, spec: TableSpec, buckets: Iterable[int], f
             continue
         file = folder / f"{bucket:05d}.arrow"
         # The users of a bucket lie in the order that files were written in, which a retry may change.
-        ordered = rows.sort_by(c.USER_ID).combine_chunks()
+        ordered = prepare(rows.sort_by(c.USER_ID)).combine_chunks()
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, ordered.schema) as writer:
             writer.write_table(ordered)
         files.append(file)

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
@@ -31,34 +32,34 @@ ATTRIBUTES = {
 }
 
 
-def _indexed(spark: SparkSession, ids: list[str], known: DataFrame | None) -> DataFrame:
-    values = spark.createDataFrame([(one,) for one in ids], "item_id string").repartition(3)
-    return new_entries(values, known, [c.ITEM_ID], c.ITEM_IDX, first=0)
+def _indexed(ids: list[str], known: dict[str, int]) -> dict[str, int]:
+    index = pa.table({c.ITEM_ID: pa.array(known, pa.string()), c.ITEM_IDX: pa.array(known.values(), pa.int32())})
+    found = new_entries(pa.table({c.ITEM_ID: ids}), index, [c.ITEM_ID], c.ITEM_IDX, first=0)
+    return dict(zip(found[c.ITEM_ID].to_pylist(), found[c.ITEM_IDX].to_pylist(), strict=True))
 
 
-def test_an_index_is_dense_and_only_grows(spark: SparkSession) -> None:
+def test_an_index_is_dense_and_only_grows() -> None:
     ids = [f"item {n:03}" for n in range(40)]
-    first = _indexed(spark, ids[5:25], None).localCheckpoint()
-    second = _indexed(spark, ids, first).localCheckpoint()
-    third = _indexed(spark, ids[:10], first.union(second))
-    numbers = {row[c.ITEM_ID]: row[c.ITEM_IDX] for row in first.collect()}
-    added = {row[c.ITEM_ID]: row[c.ITEM_IDX] for row in second.collect()}
-    assert sorted(numbers) == ids[5:25]
-    assert sorted(numbers.values()) == list(range(20))
-    assert sorted(added) == ids[:5] + ids[25:]
-    assert sorted(added.values()) == list(range(20, 40))
-    assert third.count() == 0
-    # The number of an item says nothing about the place of its id.
-    assert [numbers[one] for one in ids[5:25]] != sorted(numbers.values())
+    first = _indexed(ids[5:25], {})
+    second = _indexed(ids[::-1] + ids, first)
+    assert sorted(first) == ids[5:25]
+    assert sorted(first.values()) == list(range(20))
+    assert sorted(second) == ids[:5] + ids[25:]
+    assert sorted(second.values()) == list(range(20, 40))
+    assert _indexed(ids[:10], first | second) == {}
+    # The number of an item says nothing about the place of its id, and does not depend on the order of the input.
+    assert [first[one] for one in ids[5:25]] != sorted(first.values())
+    assert _indexed(ids[5:25][::-1], {}) == first
     # Twenty ids in random order have a rank correlation with a deviation of 0.23.
-    assert abs(np.corrcoef(range(20), [numbers[one] for one in ids[5:25]])[0, 1]) < 0.7
+    assert abs(np.corrcoef(range(20), [first[one] for one in ids[5:25]])[0, 1]) < 0.7
 
 
-def test_an_index_over_an_empty_one_begins_at_its_first_number(spark: SparkSession) -> None:
-    empty = spark.createDataFrame([], "field string, value string, code int")
-    values = spark.createDataFrame([("f", "a"), ("f", "b"), ("g", "a")], "field string, value string")
+def test_an_index_of_two_columns_over_an_empty_one_begins_at_its_first_number() -> None:
+    empty = pa.table({c.FIELD: pa.array([], pa.string()), c.VALUE: pa.array([], pa.string()), c.CODE: pa.array([], pa.int32())})
+    values = pa.table({c.FIELD: ["f", "f", "g", "f"], c.VALUE: ["a", "b", "a", "a"]})
     found = new_entries(values, empty, [c.FIELD, c.VALUE], c.CODE, first=1)
-    assert sorted(row[c.CODE] for row in found.collect()) == [1, 2, 3]
+    assert sorted(found[c.CODE].to_pylist()) == [1, 2, 3]
+    assert {(row[c.FIELD], row[c.VALUE]) for row in found.to_pylist()} == {("f", "a"), ("f", "b"), ("g", "a")}
 
 
 def _item(item_id: str, **changes: Any) -> dict[str, Any]:
@@ -76,7 +77,7 @@ CATALOGUE = [
     _item("f", categories={"brand": ["Omega"]}, numbers={"size": 400.0}, valid_from=JUNE),
 ]
 INDEX = {"a": 3, "b": 0, "c": 2, "d": 1, "e": 5, "f": 4, "gone": 6}
-PRICES = [("a", 1.0), ("a", 3.0), ("b", 6.0), ("d", None), ("gone", 1000.0)]
+PRICES = [("a", 2.0), ("b", 6.0), ("gone", 1000.0)]
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +87,16 @@ def items(spark: SparkSession) -> DataFrame:
 
 @pytest.fixture(scope="module")
 def codes(spark: SparkSession, items: DataFrame) -> DataFrame:
-    entries = new_entries(category_values(items), None, [c.FIELD, c.VALUE], c.CODE, first=1)
-    return entries.localCheckpoint()
+    empty = spark.createDataFrame([], "field string, value string, code int").toArrow()
+    values = category_values(items.select(c.CATEGORIES).toArrow())
+    return spark.createDataFrame(new_entries(values, empty, [c.FIELD, c.VALUE], c.CODE, first=1))
 
 
 def _features(spark: SparkSession, items: DataFrame, codes: DataFrame, as_of: dt.datetime) -> dict[str, Any]:
     section = FeaturesSection()
-    events = spark.createDataFrame(PRICES, "item_id string, price double")
+    prices = spark.createDataFrame(PRICES, "item_id string, price double")
     index = spark.createDataFrame(list(INDEX.items()), "item_id string, item_idx int")
-    described = attributes_as_of(items, events, ATTRIBUTES, section, as_of).localCheckpoint()
+    described = attributes_as_of(items, prices, ATTRIBUTES, section, as_of).localCheckpoint()
     parameters = fit_numbers(described, ATTRIBUTES, section)
     rows = item_features(described, index, codes, category_fields(ATTRIBUTES), parameters, as_of)
     found = [row.asDict() for row in in_contract(ITEM_FEATURES, rows).collect()]
@@ -150,11 +152,11 @@ def test_features_are_those_known_at_a_date(
 
 
 def test_a_catalogue_without_attributes(spark: SparkSession, items: DataFrame) -> None:
-    events = spark.createDataFrame(PRICES, "item_id string, price double")
+    prices = spark.createDataFrame(PRICES, "item_id string, price double")
     index = spark.createDataFrame([("a", 0), ("b", 1)], "item_id string, item_idx int")
     codes = spark.createDataFrame([], "field string, value string, code int")
     section = FeaturesSection()
-    described = attributes_as_of(items, events, {}, section, MARCH)
+    described = attributes_as_of(items, prices, {}, section, MARCH)
     rows = item_features(described, index, codes, [], fit_numbers(described, {}, section), MARCH)
     found = {row[c.ITEM_ID]: row for row in in_contract(ITEM_FEATURES, rows).collect()}
     assert [found[name][c.CATEGORIES] for name in "ab"] == [[], []]
