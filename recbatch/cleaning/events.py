@@ -106,8 +106,8 @@ def _faults(source: EventsInput, declared: set[str]) -> dict[str, Column]:
     bounded = source.time.earliest is not None or source.time.latest is not None
     wrong_unit = other.isNotNull() & ~parsing.outside(other, source.time) & F.lit(bounded)
     faults[WRONG_UNIT] = wrong_unit & (outside | moment.isNull())
-    faults |= {f"invalid_{name}": condition for name, condition in unparsed.items() if name != c.EVENT_TIME}
-    faults[f"invalid_{c.EVENT_TIME}"] = unparsed[c.EVENT_TIME] & ~F.coalesce(wrong_unit, F.lit(False))
+    unparsed[c.EVENT_TIME] &= ~F.coalesce(wrong_unit, F.lit(False))
+    faults |= {f"invalid_{name}": condition for name, condition in unparsed.items()}
     faults["unknown_event_type"] = parsing.unparsed(F.col(_text(c.EVENT_TYPE)), F.col(c.EVENT_TYPE))
     faults[OUT_OF_RANGE] = outside & ~F.coalesce(wrong_unit, F.lit(False))
     return faults

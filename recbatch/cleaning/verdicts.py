@@ -97,7 +97,8 @@ def _looked_at(
     found = suspicion.suspects(rows.where(F.col(c.REASONS) == 0), limits, n_rows, cores)
     found = found.observe(observed, F.count(F.lit(1)).alias("n")).localCheckpoint(eager=True)
     few = int(observed.get["n"]) <= _BROADCAST_ROWS
-    keys = found.where(F.col(KIND) == KEYS).select(F.col(HASH).alias(KEY_HASH), F.lit(True).alias(_SAME_KEY))
+    # Two tasks find the same hash where keys of different users collide.
+    keys = found.where(F.col(KIND) == KEYS).select(F.col(HASH).alias(KEY_HASH), F.lit(True).alias(_SAME_KEY)).distinct()
     users = found.where(F.col(KIND) == USERS).select(F.col(HASH).alias(USER_HASH))
     if known_bots is not None:
         users = users.union(known_bots.select(suspicion.user_hash(F.col(c.USER_ID)))).distinct()
