@@ -42,10 +42,17 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage(
         "clean",
-        "Parse, judge and de-duplicate the raw log and catalogue; every row lands in a table or in a rejected one.",
+        "Parse, judge and de-duplicate what is new in the raw log and catalogue; every row lands in a table.",
         clean,
         reads=(),
-        writes=(tables.ITEMS, tables.REJECTED_ITEMS, tables.EVENTS, tables.REJECTED_EVENTS),
+        writes=(
+            tables.ITEMS,
+            tables.REJECTED_ITEMS,
+            tables.EVENTS,
+            tables.REJECTED_EVENTS,
+            tables.BOTS,
+            tables.DATA_QUALITY,
+        ),
         options=("input", "cleaning"),
         reads_raw=True,
     ),

@@ -6,12 +6,15 @@ no expression holds another one twice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recbatch.cleaning import parsing, rules
+from recbatch.cleaning.arrivals import Arrived
+from recbatch.cleaning.contract import Contract
 from recbatch.cleaning.raw import CORRUPT, RawRows, read_raw
 from recbatch.config.cleaning import CleaningSection
 from recbatch.config.inputs import EventsInput, RawColumn
@@ -29,7 +32,13 @@ _BROADCAST_ITEMS = 2_000_000
 
 
 def parse_events(
-    spark: SparkSession, source: EventsInput, cleaning: CleaningSection, known_items: DataFrame | None, item_count: int
+    spark: SparkSession,
+    source: EventsInput,
+    cleaning: CleaningSection,
+    known_items: DataFrame | None,
+    item_count: int,
+    arrived: Arrived,
+    contract: Contract | None = None,
 ) -> tuple[DataFrame, list[str]]:
     """Every row of the log with its typed values and `reasons`, a mask of the reason codes that are returned with it.
 
@@ -40,7 +49,7 @@ def parse_events(
     declared = {name: column for name in VALUES if (column := _declared(source, name)) is not None}
     frames = [
         _judged(raw, source, cleaning, set(declared), known_items, item_count)
-        for raw in read_raw(spark, source, declared)
+        for raw in read_raw(spark, source, declared, arrived, contract)
     ]
     return reduce(DataFrame.unionByName, [rows for rows, _ in frames]), frames[0][1]
 
@@ -120,11 +129,14 @@ def _with_known(parsed: DataFrame, known_items: DataFrame, item_count: int) -> D
     return parsed.join(known, on=c.ITEM_ID, how="left")
 
 
-def finish_events(accepted: DataFrame, cleaning: CleaningSection, run_id: str) -> DataFrame:
+def fit_events(accepted: DataFrame, cleaning: CleaningSection) -> dict[str, imputation.Fill]:
+    """What missing values of the log are filled with, by column."""
+    return imputation.fit(accepted, {c.QUANTITY: cleaning.quantity, c.PRICE: cleaning.price})
+
+
+def finish_events(accepted: DataFrame, fills: Mapping[str, imputation.Fill], run_id: str) -> DataFrame:
     """The accepted rows as the table `events`: missing values filled and flagged, weight 1 where the log has none."""
-    strategies = {c.QUANTITY: cleaning.quantity, c.PRICE: cleaning.price}
-    filled = imputation.apply(accepted, imputation.fit(accepted, strategies))
-    return filled.withColumns(
+    return imputation.apply(accepted, fills).withColumns(
         {
             c.WEIGHT: F.coalesce(c.WEIGHT, F.lit(1.0)),
             c.EVENT_DATE: F.to_date(c.EVENT_TIME),

@@ -8,6 +8,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recbatch.cleaning import parsing, rules
+from recbatch.cleaning.arrivals import Arrived
+from recbatch.cleaning.contract import Contract
 from recbatch.cleaning.duplicates import mark_outcome
 from recbatch.cleaning.raw import CORRUPT, RawRows, read_raw
 from recbatch.config.inputs import ItemsInput, RawColumn
@@ -19,7 +21,9 @@ _TIMES = (c.VALID_FROM, c.VALID_TO)
 _FIXED = (c.ITEM_ID, c.TITLE, *_TIMES)
 
 
-def parse_items(spark: SparkSession, source: ItemsInput) -> tuple[DataFrame, list[str]]:
+def parse_items(
+    spark: SparkSession, source: ItemsInput, arrived: Arrived, contract: Contract | None = None
+) -> tuple[DataFrame, list[str]]:
     """Every row of the catalogue with its typed values, `outcome` and `reasons`, a mask of the codes returned with it.
 
     Of several rows of one item the one that became valid last is kept.
@@ -27,7 +31,7 @@ def parse_items(spark: SparkSession, source: ItemsInput) -> tuple[DataFrame, lis
     parsing.check_time(spark, source.time)
     wanted = _wanted(source)
     faults = _faults(source, wanted)
-    frames = [_judged(raw, wanted, source, faults) for raw in read_raw(spark, source, wanted)]
+    frames = [_judged(raw, wanted, source, faults) for raw in read_raw(spark, source, wanted, arrived, contract)]
     values = [*_FIXED, *map(attribute_column, source.attributes)]
     newest_first = F.col(c.VALID_FROM).desc_nulls_last()
     marked = mark_outcome(reduce(DataFrame.unionByName, frames), [c.ITEM_ID], values, prefer=[newest_first])
@@ -107,24 +111,24 @@ def finish_items(accepted: DataFrame, source: ItemsInput, run_id: str) -> DataFr
     return pack_attributes(filled, source.attributes).withColumn(c.RUN_ID, F.lit(run_id))
 
 
-def items_of_log(events: DataFrame, run_id: str) -> DataFrame:
-    """A catalogue made of the ids in the log, for a shop that gives none.
+def extend_items_of_log(known: DataFrame | None, events: DataFrame, run_id: str) -> DataFrame:
+    """A catalogue made of the ids in the log, for a shop that gives none: that of before and the items of new events.
 
     An item is valid from its first event on: as of an earlier date nobody could know that it exists.
     """
+    first = events.groupBy(c.ITEM_ID).agg(F.min(c.EVENT_TIME).alias(c.VALID_FROM))
+    if known is not None:
+        both = known.select(c.ITEM_ID, c.VALID_FROM).union(first)
+        first = both.groupBy(c.ITEM_ID).agg(F.min(c.VALID_FROM).alias(c.VALID_FROM))
     text = F.lit(None).cast("string")
-    return (
-        events.groupBy(c.ITEM_ID)
-        .agg(F.min(c.EVENT_TIME).alias(c.VALID_FROM))
-        .select(
-            c.ITEM_ID,
-            text.alias(c.TITLE),
-            F.create_map().cast("map<string,array<string>>").alias(c.CATEGORIES),
-            F.create_map().cast("map<string,double>").alias(c.NUMBERS),
-            F.array().cast("array<string>").alias(c.IMPUTED),
-            c.VALID_FROM,
-            F.lit(None).cast("timestamp").alias(c.VALID_TO),
-            text.alias(c.SOURCE_FILE),
-            F.lit(run_id).alias(c.RUN_ID),
-        )
+    return first.select(
+        c.ITEM_ID,
+        text.alias(c.TITLE),
+        F.create_map().cast("map<string,array<string>>").alias(c.CATEGORIES),
+        F.create_map().cast("map<string,double>").alias(c.NUMBERS),
+        F.array().cast("array<string>").alias(c.IMPUTED),
+        c.VALID_FROM,
+        F.lit(None).cast("timestamp").alias(c.VALID_TO),
+        text.alias(c.SOURCE_FILE),
+        F.lit(run_id).alias(c.RUN_ID),
     )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from recbatch.config.base import Section
+from recbatch.config.base import PositiveInt, Section
 
 
 class RawColumn(Section):
@@ -73,6 +73,7 @@ class EventsInput(Section):
     columns: EventColumns
     time: TimeFormat = TimeFormat()
     event_types: dict[str, str] = {}
+    files_per_batch: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _event_types_are_declared(self) -> EventsInput:

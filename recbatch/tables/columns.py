@@ -55,6 +55,7 @@ CREATED_AT = "created_at"
 
 SCORER = "scorer"
 METRIC = "metric"
+SUBJECT = "subject"
 MEAN = "mean"
 LOW = "low"
 HIGH = "high"
@@ -80,6 +81,9 @@ FIGURES = "figures"
 CONFIGURATION = "configuration"
 MESSAGE = "message"
 CODE_VERSION = "code_version"
+
+OWNER = "owner"
+EXPIRES_AT = "expires_at"
 
 RELEASE_ID = "release_id"
 PUBLISHED_AT = "published_at"

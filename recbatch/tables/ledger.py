@@ -14,6 +14,7 @@ from typing import Any
 
 from recbatch import __version__
 from recbatch.tables import columns as c
+from recbatch.tables.arrow import read_arrow
 from recbatch.tables.schemas import RUNS
 from recbatch.tables.store import TableStore, Transaction
 
@@ -52,7 +53,7 @@ class Ledger:
         self._pipeline = pipeline
         self._rows: list[dict[str, Any]] = []
         if store.version(RUNS) is not None:
-            rows = store.read(RUNS).toArrow().to_pylist()
+            rows = read_arrow(store, RUNS).to_pylist()
             self._rows = sorted(({**row, **_maps(row)} for row in rows), key=_order)
 
     def last_done(self, stage: str) -> dict[str, Any] | None:

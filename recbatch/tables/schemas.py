@@ -83,6 +83,16 @@ def _rejected(name: str) -> TableSpec:
 REJECTED_EVENTS = _rejected("rejected_events")
 REJECTED_ITEMS = _rejected("rejected_items")
 
+BOTS = _spec("bots", user_id=_STRING, reasons=_list(_STRING), run_id=_STRING)
+DATA_QUALITY = _spec(
+    "data_quality",
+    run_id=_STRING,
+    metric=_STRING,
+    subject=_STRING,
+    event_date=t.DateType(),
+    value=_DOUBLE,
+)
+
 ITEM_INDEX = _spec("item_index", item_id=_STRING, item_idx=_INT, run_id=_STRING)
 CATEGORY_INDEX = _spec("category_index", field=_STRING, value=_STRING, code=_INT, run_id=_STRING)
 
@@ -257,6 +267,7 @@ RUNS = _spec(
     message=_STRING,
     code_version=_STRING,
 )
+LEASES = _spec("leases", stage=_STRING, owner=_STRING, expires_at=_LONG)
 RELEASES = _spec(
     "releases",
     published=True,

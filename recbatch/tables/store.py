@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from delta.tables import DeltaTable as DeltaTableHandle
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake import Transaction as Marker
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from recbatch.errors import InputContractError, UsageError
@@ -135,6 +137,12 @@ class TableStore:
     def append(self, spec: TableSpec, rows: DataFrame, transaction: Transaction) -> int:
         """Add `rows` in one commit and return the version that holds them."""
         return self._write(spec, rows, transaction, "append")
+
+    def delete_matching(self, spec: TableSpec, keys: DataFrame, column: str) -> None:
+        """Delete the rows whose `column` is among the few of `keys`; doing it twice is the same as once."""
+        table = DeltaTableHandle.forPath(self.spark, self.path(spec)).alias("stored")
+        wanted = F.broadcast(keys.select(column)).alias("keys")
+        table.merge(wanted, f"stored.{column} = keys.{column}").whenMatchedDelete().execute()
 
     def _write(self, spec: TableSpec, rows: DataFrame, transaction: Transaction, mode: str) -> int:
         writer = (

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recbatch.cleaning.items import finish_items, items_of_log, parse_items
+from recbatch.cleaning.arrivals import everything
+from recbatch.cleaning.items import extend_items_of_log, finish_items, parse_items
 from recbatch.cleaning.rules import as_array
 from recbatch.config.inputs import ItemsInput
 from recbatch.tables import columns as c
@@ -49,13 +50,13 @@ def item(**changes: str) -> dict[str, str]:
 
 
 def _parsed(spark: SparkSession, source: ItemsInput) -> list[dict[str, Any]]:
-    rows, codes = parse_items(spark, source)
+    rows, codes = parse_items(spark, source, everything(spark, source))
     rows = rows.withColumn(c.REASONS, as_array(F.col(c.REASONS), codes))
     return [row.asDict(recursive=True) for row in rows.collect()]
 
 
 def _finished(spark: SparkSession, source: ItemsInput) -> dict[str, dict[str, Any]]:
-    rows, _ = parse_items(spark, source)
+    rows, _ = parse_items(spark, source, everything(spark, source))
     finished = finish_items(rows.where("outcome = 'accepted'"), source, "run-1")
     return {row[c.ITEM_ID]: row.asDict(recursive=True) for row in in_contract(ITEMS, finished).collect()}
 
@@ -149,7 +150,7 @@ def test_missing_attributes_are_filled_and_flagged(
 def test_a_catalogue_made_of_the_log_knows_no_item_before_its_first_event(spark: SparkSession) -> None:
     events = [("i1", dt.datetime(2024, 1, 2)), ("i1", dt.datetime(2024, 1, 1)), ("i2", dt.datetime(2024, 3, 1))]
     frame = spark.createDataFrame(events, "item_id string, event_time timestamp")
-    rows = in_contract(ITEMS, items_of_log(frame, "run-1")).collect()
+    rows = in_contract(ITEMS, extend_items_of_log(None, frame, "run-1")).collect()
     assert {row[c.ITEM_ID]: row[c.VALID_FROM] for row in rows} == {
         "i1": dt.datetime(2024, 1, 1),
         "i2": dt.datetime(2024, 3, 1),

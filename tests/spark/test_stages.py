@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from recbatch.config.inputs import ItemsInput
-from recbatch.context import StageContext
+from recbatch.context import Request, StageContext
 from recbatch.errors import InputContractError
 from recbatch.features.cooccurrence import item_neighbours
 from recbatch.features.popularity import item_popularity
@@ -136,7 +136,8 @@ def _run(
             "neighbours": {"window": 4},
         },
     )
-    context = make_context(spark, config, version=version, as_of=as_of)
+    # The second run finds the files rewritten.
+    context = make_context(spark, config, version=version, as_of=as_of, request=Request(full_refresh=version > 1))
     cleaned = clean(context)
     build_features(context)
     written = [*RELEASED, schemas.ITEM_INDEX, schemas.CATEGORY_INDEX]
