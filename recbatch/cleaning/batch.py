@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -70,7 +71,7 @@ def clean_batch(
         batch = replace(batch, kinds=contract.kinds, fills=fills, notices=tuple(contract.notices))
         generation.record(batch)
         distinct = distinct_values(staged.rows.where(F.col(c.REASONS) == 0))
-        quality = quality_rows(context.spark, batch.run_id, judged.tally, distinct)
+        quality = quality_rows(batch.run_id, judged.tally, distinct)
         evicted = _commit(context, generation, batch, judged, quality)
     return _close(generation, replace(batch, counts=judged.counts() | ({"evicted": evicted} if evicted else {})))
 
@@ -126,7 +127,9 @@ def _stored(context: StageContext, batch: Batch, staged: Staged) -> DataFrame | 
     return events.where(F.col(c.EVENT_DATE).isin(staged.tally.dates()))
 
 
-def _commit(context: StageContext, generation: Generation, batch: Batch, judged: Judged, quality: DataFrame) -> int:
+def _commit(
+    context: StageContext, generation: Generation, batch: Batch, judged: Judged, quality: list[dict[str, Any]]
+) -> int:
     """Write the tables of the batch; returns how many stored rows were moved because their user is a bot."""
     record = F.coalesce(c.RAW_RECORD, F.to_json(F.struct(*VALUES)))
     rows = judged.rows.withColumns({c.RAW_RECORD: record, c.REASONS: as_array(F.col(c.REASONS), judged.codes)})
@@ -138,9 +141,9 @@ def _commit(context: StageContext, generation: Generation, batch: Batch, judged:
     context.progress.notify(f"writing {EVENTS.name}")
     application = f"{context.config.pipeline}/clean/{generation.name}"
     transaction = Transaction(application, batch.number)
-    context.tables.append(DATA_QUALITY, quality, transaction)
+    context.tables.append_few(DATA_QUALITY, quality, transaction)
     write = context.tables.append if generation.started() else context.tables.replace
-    if bots is not None:
+    if bots is not None and not (generation.started() and bots.isEmpty()):
         write(BOTS, bots, transaction)
     write(REJECTED_EVENTS, rejected, transaction)
     if evicted is not None and bots is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.cleaning.staging import Tally
@@ -16,7 +17,7 @@ EVENTS_A_DAY, MISSING_VALUES, DISTINCT, EARLIEST, LATEST = "events", "missing", 
 Figure = tuple[str, str, dt.date | None, float]
 
 
-def quality_rows(spark: SparkSession, run_id: str, tally: Tally, distinct: dict[str, int]) -> DataFrame:
+def quality_rows(run_id: str, tally: Tally, distinct: dict[str, int]) -> list[dict[str, Any]]:
     """Accepted events by day and type, missing cells and distinct values by column, and the time that the log spans.
 
     Times are epoch seconds. `distinct` is by column.
@@ -29,7 +30,7 @@ def quality_rows(spark: SparkSession, run_id: str, tally: Tally, distinct: dict[
     for metric, moment in ((EARLIEST, tally.earliest), (LATEST, tally.latest)):
         if moment is not None:
             figures.append((metric, c.EVENT_TIME, None, moment.timestamp()))
-    return spark.createDataFrame([(run_id, *figure) for figure in figures], DATA_QUALITY.schema)
+    return [dict(zip(DATA_QUALITY.schema.names, (run_id, *figure), strict=True)) for figure in figures]
 
 
 def distinct_values(accepted: DataFrame) -> dict[str, int]:

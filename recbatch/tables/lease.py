@@ -19,7 +19,7 @@ from typing import Any
 
 from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -91,9 +91,9 @@ def _of(name: str) -> str:
 def _ensure_row(store: TableStore, name: str) -> None:
     if store.version(LEASES) is not None and _row(store, name) is not None:
         return
-    rows = store.spark.createDataFrame([(name, None, None)], LEASES.schema)
-    with suppress(PySparkException):  # of several that add the row at once Delta lets one, which is enough
-        store.append(LEASES, rows, Transaction(f"lease/{name}", 0))
+    rows = [{c.STAGE: name, c.OWNER: None, c.EXPIRES_AT: None}]
+    with suppress(DeltaError, PySparkException):  # of several that add the row at once Delta lets one, which is enough
+        store.append_few(LEASES, rows, Transaction(f"lease/{name}", 0))
 
 
 def _row(store: TableStore, name: str) -> dict[str, Any] | None:

@@ -113,7 +113,7 @@ class Ledger:
         }
         # The ledger's own version is the number of its rows: every row is a commit of its own.
         transaction = Transaction(f"{self._pipeline}/ledger/{attempt.run_id}", len(self._rows))
-        self._store.append(RUNS, self._store.spark.createDataFrame([row], RUNS.schema), transaction)
+        self._store.append_few(RUNS, [row], transaction)
         self._rows.append(row)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from delta.tables import DeltaTable as DeltaTableHandle
@@ -80,17 +80,31 @@ class TableStore:
 
         Times are aware ones.
         """
+        self._write_few(spec, rows, transaction, "overwrite")
+
+    def append_few(self, spec: TableSpec, rows: list[dict[str, Any]], transaction: Transaction) -> None:
+        """As `append`, for some rows that the driver has; see `replace_few`."""
+        self._write_few(spec, rows, transaction, "append")
+
+    def _write_few(
+        self,
+        spec: TableSpec,
+        rows: list[dict[str, Any]],
+        transaction: Transaction,
+        mode: Literal["overwrite", "append"],
+    ) -> None:
         arrow = pa.Table.from_pylist(rows, to_arrow_schema(spec.schema, timezone="UTC"))
         folder = self.local_folder(spec)
         if folder is None:
-            self.replace(spec, self.spark.createDataFrame(arrow), transaction)
+            self._write(spec, self.spark.createDataFrame(arrow), transaction, mode)
             return
         application = f"{transaction.application}/{spec.name}"
         exists = DeltaTable.is_deltatable(folder)
-        if exists and (DeltaTable(folder).transaction_version(application) or 0) >= transaction.version:
+        if exists and (DeltaTable(folder).transaction_version(application) or -1) >= transaction.version:
             return
         mark = CommitProperties(app_transactions=[Marker(application, transaction.version)])
-        write_deltalake(folder, arrow, mode="overwrite", schema_mode="overwrite", commit_properties=mark)
+        replaced: Literal["overwrite"] | None = "overwrite" if mode == "overwrite" else None
+        write_deltalake(folder, arrow, mode=mode, schema_mode=replaced, commit_properties=mark)
 
     def has_contract(self, spec: TableSpec) -> bool:
         """Whether the table exists with the columns of its contract; an older release may have left it with fewer."""
