@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from recbatch import __version__
+from recbatch import __version__, cli_generate
 from recbatch.config import Config, load_config
 from recbatch.errors import EXIT_DONE, EXIT_NOTHING_TO_DO, RecbatchError, UsageError
 from recbatch.operations.doctor import check
@@ -202,6 +202,9 @@ def doctor(
     findings = check(load_config(config, overrides or []) if config else None)
     print_findings(console, findings)
     raise typer.Exit(EXIT_DONE if all(finding.ok for finding in findings) else UsageError.exit_code)
+
+
+app.command("generate", epilog=cli_generate.EXAMPLE)(cli_generate.command)
 
 
 def _add_stage_commands() -> None:
