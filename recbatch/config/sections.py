@@ -37,7 +37,7 @@ class SparkSection(Section):
         return dict(_flatten("", value)) if isinstance(value, dict) else value
 
 
-Normalization = Literal["zscore", "minmax", "none"]
+Normalization = Literal["zscore", "minmax", "robust", "log1p", "none"]
 
 
 class NeighboursSection(Section):

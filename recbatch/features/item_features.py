@@ -19,7 +19,7 @@ from recbatch.transforms.attributes import (
     pack_attributes,
     unpack_attributes,
 )
-from recbatch.transforms.normalization import Parameters
+from recbatch.transforms.parameters import Parameters
 
 MISSING_CODE = 0
 FIRST_CODE = 1

@@ -29,7 +29,7 @@ from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
 from recbatch.transforms import imputation, normalization
 from recbatch.transforms.attributes import category_fields
-from recbatch.transforms.normalization import Parameters
+from recbatch.transforms.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _parameter_rows(
     context: StageContext, snapshot: Snapshot, fitted: Mapping[str, Mapping[str, Parameters]]
 ) -> DataFrame:
     rows = [
-        (table, column, one.method, one.center, one.scale, snapshot.as_of, context.run_id)
+        (table, column, one.method, one.center, one.scale, one.fill, snapshot.as_of, context.run_id)
         for table, parameters in fitted.items()
         for column, one in parameters.items()
     ]

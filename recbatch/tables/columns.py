@@ -45,6 +45,7 @@ COLUMN_NAME = "column_name"
 METHOD = "method"
 CENTER = "center"
 SCALE = "scale"
+FILL = "fill"
 
 MODEL_VERSION = "model_version"
 SEQUENCE_NUMBER = "sequence_number"

@@ -109,6 +109,7 @@ _NORMALIZATION_COLUMNS: dict[str, t.DataType] = {
     c.METHOD: _STRING,
     c.CENTER: _DOUBLE,
     c.SCALE: _DOUBLE,
+    c.FILL: _DOUBLE,
     c.AS_OF: _TIME,
     c.RUN_ID: _STRING,
 }
