@@ -22,6 +22,7 @@ CATEGORIES = "categories"
 NUMBERS = "numbers"
 VALID_FROM = "valid_from"
 VALID_TO = "valid_to"
+KNOWN_FROM = "known_from"
 
 ITEM_IDX = "item_idx"
 FIELD = "field"
@@ -46,6 +47,10 @@ METHOD = "method"
 CENTER = "center"
 SCALE = "scale"
 FILL = "fill"
+
+STRATEGY = "strategy"
+GROUP = "group"
+ROWS = "rows"
 
 MODEL_VERSION = "model_version"
 SEQUENCE_NUMBER = "sequence_number"
