@@ -65,7 +65,7 @@ def _size(events: int, data: Path, folder: Path, options: argparse.Namespace) ->
     generate = [
         sys.executable,
         "-m",
-        "recbatch",
+        "recbatch.cli",
         "generate",
         str(shop),
         "--events",
@@ -199,11 +199,12 @@ def _copy(spark, shop: str, warehouse: str) -> None:
         },
         c.EVENT_TIME: moment,
         c.EVENT_DATE: F.to_date(moment),
-        c.IMPUTED: F.array().cast("array<string>"),
+        c.IMPUTED: F.array().cast("array<string>").alias(c.IMPUTED),
         c.SOURCE_FILE: F.col("_metadata.file_path"),
         c.RUN_ID: F.lit("copy"),
     }
-    rows = raw.select(*[values[field.name].cast(field.dataType).alias(field.name) for field in EVENTS.schema])
+    kinds_of = {field.name: field.dataType for field in EVENTS.schema if field.name != c.IMPUTED}
+    rows = raw.select(*[values[name].cast(kind).alias(name) for name, kind in kinds_of.items()], values[c.IMPUTED])
     rows.write.format("delta").partitionBy(c.EVENT_DATE).save(f"{warehouse}/events")
 
 

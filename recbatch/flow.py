@@ -52,6 +52,8 @@ STAGES: tuple[Stage, ...] = (
             tables.REJECTED_EVENTS,
             tables.BOTS,
             tables.DATA_QUALITY,
+            tables.ITEM_HISTORY,
+            tables.IMPUTATIONS,
         ),
         options=("input", "cleaning"),
         reads_raw=True,
@@ -60,7 +62,7 @@ STAGES: tuple[Stage, ...] = (
         "features",
         "Index items, cut user sequences, normalise item features and count co-occurrence, as of three dates.",
         build_features,
-        reads=(tables.EVENTS, tables.ITEMS),
+        reads=(tables.EVENTS, tables.ITEM_HISTORY),
         writes=(
             tables.ITEM_INDEX,
             tables.CATEGORY_INDEX,

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from recbatch.cleaning.arrivals import Arrived, everything
 from recbatch.cleaning.contract import Contract
 from recbatch.cleaning.duplicates import ACCEPTED, OUTCOME, REJECTED
-from recbatch.cleaning.events import VALUES, finish_events, fit_events, parse_events
+from recbatch.cleaning.events import VALUES, finish_events, fit_event_fills, parse_events
 from recbatch.cleaning.generation import Batch, Generation
 from recbatch.cleaning.quality import distinct_values, quality_rows
 from recbatch.cleaning.rules import as_array
@@ -65,10 +65,11 @@ def clean_batch(
         if not staged.tally.reasons:
             return _close(generation, replace(batch, counts={"read": 0}, kinds=contract.kinds))
         judged = _judge(context, batch, staged)
-        fills = generation.fills()
-        if fills is None:
-            fills = fit_events(judged.rows.where(F.col(OUTCOME) == ACCEPTED), context.config.cleaning)
-        batch = replace(batch, kinds=contract.kinds, fills=fills, notices=tuple(contract.notices))
+        if generation.fills() is None:
+            accepted = judged.rows.where(F.col(OUTCOME) == ACCEPTED)
+            generation.keep_fills(fit_event_fills(accepted, context.config.cleaning))
+        missing = dict(judged.tally.missing)
+        batch = replace(batch, kinds=contract.kinds, missing=missing, notices=tuple(contract.notices))
         generation.record(batch)
         distinct = distinct_values(staged.rows.where(F.col(c.REASONS) == 0))
         quality = quality_rows(batch.run_id, judged.tally, distinct)
@@ -149,7 +150,8 @@ def _commit(
     if evicted is not None and bots is not None:
         context.tables.delete_matching(EVENTS, bots, c.USER_ID)
     accepted = rows.where(F.col(OUTCOME) == ACCEPTED)
-    write(EVENTS, finish_events(accepted, batch.fills or {}, batch.run_id), transaction)
+    finished = finish_events(accepted, generation.fills() or {}, context.config.input.events, batch.run_id)
+    write(EVENTS, finished, transaction)
     return 0 if evicted is None else evicted.count()
 
 

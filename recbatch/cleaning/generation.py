@@ -27,7 +27,7 @@ class Batch:
     """Files (path, bytes, modified in epoch ms) of a batch, the tables' versions before it, and what it counted.
 
     counts is None until the batch is judged; done is set once all of its tables are committed. kinds: of the columns of
-    the input so far. fills: of missing values, fitted on the first batch and used for all that follow.
+    the input so far. missing: cells of its accepted rows by column, before they were filled.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Batch:
     versions: Mapping[str, int | None]
     counts: Mapping[str, int] | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
-    fills: Mapping[str, Fill] | None = None
+    missing: Mapping[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     done: bool = False
 
@@ -89,10 +89,24 @@ class Generation:
         """The kinds of the input's columns in the batches so far."""
         return {name: kind for one in self.done() for name, kind in one.kinds.items()}
 
-    def fills(self) -> Mapping[str, Fill] | None:
-        """What missing values are filled with, once it is fitted."""
-        known = (self.batches[number].fills for number in sorted(self.batches))
-        return next((fills for fills in known if fills is not None), None)
+    def keep_fills(self, fills: Mapping[str, Fill]) -> None:
+        """Keep how missing values of events are filled, for all batches that follow; no event is filled by a model."""
+        records = []
+        for name, fill in fills.items():
+            records.append({"column": name, "strategy": fill.strategy, "value": fill.value, "by": fill.by})
+            if fill.groups is not None:
+                fill.groups.write.mode("overwrite").parquet(f"{self.root}/{self.name}/fills/{name}")
+        write_text(self.spark, f"{self.root}/{self.name}/fills.json", json.dumps(records))
+
+    def fills(self) -> dict[str, Fill] | None:
+        """What `keep_fills` was given; None before that."""
+        text = read_text(self.spark, f"{self.root}/{self.name}/fills.json")
+        return None if text is None else {one["column"]: self._fill(one) for one in json.loads(text)}
+
+    def _fill(self, record: dict[str, Any]) -> Fill:
+        folder = f"{self.root}/{self.name}/fills/{record['column']}"
+        groups = None if record["by"] is None else self.spark.read.parquet(folder)
+        return Fill(record["strategy"], record["value"], record["by"], groups)
 
     def forget_others(self) -> None:
         """Remove the folders of the generations before this one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from recbatch.config.inputs import ItemAttribute
@@ -15,11 +15,13 @@ from recbatch.transforms import imputation, normalization
 from recbatch.transforms.attributes import (
     ITEM_PRICE,
     attribute_column,
+    fields,
     number_fields,
     pack_attributes,
+    strategies,
     unpack_attributes,
 )
-from recbatch.transforms.normalization import Parameters
+from recbatch.transforms.parameters import Parameters
 
 MISSING_CODE = 0
 FIRST_CODE = 1
@@ -38,25 +40,41 @@ def valid_at(as_of: dt.datetime) -> Column:
     return started & (F.col(c.VALID_TO).isNull() | (F.col(c.VALID_TO) > moment))
 
 
+def versions_at(history: DataFrame, as_of: dt.datetime) -> DataFrame:
+    """One row an item of `item_history` that was known before `as_of` and had begun by then.
+
+    Of what was known of a version the latest counts; of an item's versions one that is valid at `as_of`, else ended
+    ones, and of several the one that began last.
+    """
+    moment = F.lit(as_of)
+    known = F.col(c.KNOWN_FROM).isNull() | (F.col(c.KNOWN_FROM) < moment)
+    begun = F.col(c.VALID_FROM).isNull() | (F.col(c.VALID_FROM) <= moment)
+    latest = Window.partitionBy(c.ITEM_ID, c.VALID_FROM).orderBy(F.col(c.KNOWN_FROM).desc_nulls_last())
+    best = Window.partitionBy(c.ITEM_ID).orderBy(valid_at(as_of).desc(), F.col(c.VALID_FROM).desc_nulls_last())
+    # One shuffle: what lies together by item lies together by version.
+    rows = history.where(known & begun).repartition(c.ITEM_ID)
+    rows = rows.withColumn("_place", F.row_number().over(latest)).where("_place = 1")
+    return rows.withColumn("_place", F.row_number().over(best)).where("_place = 1").drop("_place", c.KNOWN_FROM)
+
+
 def attributes_as_of(
-    items: DataFrame,
+    history: DataFrame,
     events: DataFrame,
     attributes: Mapping[str, ItemAttribute],
     section: FeaturesSection,
     as_of: dt.datetime,
 ) -> DataFrame:
-    """The catalogue with attributes as maps, missing ones filled by what was known at `as_of`.
+    """The catalogue as it was known at `as_of`, with attributes as maps and missing ones filled by what was known then.
 
-    `numbers` gains `item_price`, the mean price in `events`. Items that are not valid yet have no attribute.
+    history: as the table `item_history`. `numbers` gains `item_price`, the mean price in `events`. Items that were not
+    known or not valid yet have no row.
     """
     price = events.groupBy(c.ITEM_ID).agg(F.avg(c.PRICE).alias(attribute_column(ITEM_PRICE)))
-    known = unpack_attributes(items, attributes).where(
-        F.col(c.VALID_FROM).isNull() | (F.col(c.VALID_FROM) <= F.lit(as_of))
-    )
-    with_price = known.join(price, on=c.ITEM_ID, how="left")
-    strategies = {attribute_column(name): attribute.missing for name, attribute in attributes.items()}
-    strategies[attribute_column(ITEM_PRICE)] = section.item_price
-    filled = imputation.apply(with_price, imputation.fit(with_price, strategies))
+    known = unpack_attributes(versions_at(history, as_of), attributes)
+    with_price = known.join(price, on=c.ITEM_ID, how="left").localCheckpoint(eager=True)
+    missing = {name: attribute.missing for name, attribute in attributes.items()} | {ITEM_PRICE: section.item_price}
+    fills = imputation.fit(with_price, strategies(missing), fields(attributes))
+    filled = imputation.apply(with_price, fills)
     return pack_attributes(filled, {**attributes, ITEM_PRICE: _PRICE_ATTRIBUTE})
 
 

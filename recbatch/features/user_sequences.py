@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from recbatch.tables import columns as c
 from recbatch.transforms import normalization
-from recbatch.transforms.normalization import Parameters
+from recbatch.transforms.parameters import Parameters
 
 
 def user_bucket(buckets: int) -> Column:

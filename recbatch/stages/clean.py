@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame, Observation, SparkSession
@@ -17,8 +18,11 @@ from recbatch.cleaning.arrivals import Arrived, everything, follow
 from recbatch.cleaning.batch import KnownItems, check_share, clean_batch
 from recbatch.cleaning.contract import Contract
 from recbatch.cleaning.duplicates import ACCEPTED, EXACT_DUPLICATE, KEY_DUPLICATE, OUTCOME, REJECTED, outcome_counts
+from recbatch.cleaning.events import latest_event
 from recbatch.cleaning.generation import Batch, Generation
-from recbatch.cleaning.items import extend_items_of_log, finish_items, parse_items
+from recbatch.cleaning.imputations import check_figures, check_lines, imputations
+from recbatch.cleaning.item_history import current_items, extended_history
+from recbatch.cleaning.items import extend_items_of_log, finish_items, fit_item_fills, parse_items
 from recbatch.cleaning.raw import READ_FAILURES, explain_read_failure
 from recbatch.cleaning.rules import as_array
 from recbatch.config.inputs import EventsInput, ItemsInput
@@ -26,7 +30,9 @@ from recbatch.context import StageContext
 from recbatch.errors import InputContractError, UsageError
 from recbatch.tables import columns as c
 from recbatch.tables.ledger import StageResult
-from recbatch.tables.schemas import EVENTS, ITEMS, REJECTED_ITEMS
+from recbatch.tables.schemas import EVENTS, IMPUTATIONS, ITEM_HISTORY, ITEMS, REJECTED_ITEMS
+from recbatch.transforms.attributes import attribute_column, attribute_value
+from recbatch.transforms.imputation import Fill
 
 GENERATION, BATCH = "generation", "batch"
 
@@ -61,8 +67,8 @@ def clean(context: StageContext) -> StageResult:
     if not generation.started():
         raise InputContractError(f"input '{source.events.path}' has no rows", remedy="nothing was written")
     generation.forget_others()
-    _write_items(context, generation, catalogue)
-    return _result(context, generation, catalogue, present)
+    fills = _write_items(context, generation, catalogue)
+    return _result(context, generation, catalogue, present, fills)
 
 
 def _present(spark: SparkSession, source: EventsInput) -> Arrived:
@@ -130,24 +136,71 @@ def _known_items(context: StageContext, catalogue: Catalogue | None) -> KnownIte
     return KnownItems(_accepted(catalogue.rows).select(c.ITEM_ID).distinct(), catalogue.counts[ACCEPTED])
 
 
-def _write_items(context: StageContext, generation: Generation, catalogue: Catalogue | None) -> None:
+def _write_items(context: StageContext, generation: Generation, catalogue: Catalogue | None) -> dict[str, Fill]:
+    """Write the catalogue and its history; returns how missing attributes were filled."""
     run_id, source, tables = context.run_id, context.config.input.items, context.tables
+    batches = _unreported(context, generation)
+    fills: dict[str, Fill] = {}
     if source is None:
-        if tables.version(REJECTED_ITEMS) is None:
-            nothing = context.spark.createDataFrame([], REJECTED_ITEMS.schema)
-            tables.replace(REJECTED_ITEMS, nothing, context.transaction)
         known = tables.read(ITEMS) if generation.items_state() and tables.version(ITEMS) is not None else None
-        fresh = [one.run_id for one in _unreported(context, generation)]
-        events = tables.read(EVENTS).where(F.col(c.RUN_ID).isin(fresh))
-        if fresh:
-            tables.replace(ITEMS, extend_items_of_log(known, events, run_id), context.transaction)
-        generation.keep_items_state({"state": "from the log"})
+        events = tables.read(EVENTS).where(F.col(c.RUN_ID).isin([one.run_id for one in batches]))
+        versions = extend_items_of_log(known, events, run_id) if batches else None
+        rejected, state = context.spark.createDataFrame([], REJECTED_ITEMS.schema), {"state": "from the log"}
     elif catalogue is not None:
-        context.progress.notify(f"writing {ITEMS.name}")
-        tables.replace(ITEMS, finish_items(_accepted(catalogue.rows), source, run_id), context.transaction)
+        accepted = _accepted(catalogue.rows)
+        fills = fit_item_fills(accepted, source)
+        versions = finish_items(accepted, source, fills, run_id)
         rejected = catalogue.rows.where(F.col(OUTCOME) == REJECTED).withColumn(c.RUN_ID, F.lit(run_id))
+        state = dict(catalogue.state)
+    else:
+        versions = None
+    if versions is not None:
+        context.progress.notify(f"writing {ITEMS.name}")
+        tables.replace(ITEMS, current_items(versions), context.transaction)
         tables.replace(REJECTED_ITEMS, rejected, context.transaction)
-        generation.keep_items_state(catalogue.state)
+        _write_history(context, versions, catalogue=source is not None)
+        generation.keep_items_state(state)
+    _write_imputations(context, batches, generation.fills() or {}, fills)
+    return fills
+
+
+def _write_history(context: StageContext, versions: DataFrame, *, catalogue: bool) -> None:
+    """A catalogue made of the log needs no history: when an item became known is when it became valid."""
+    tables, previous, known_from = context.tables, None, None
+    if catalogue and tables.version(ITEM_HISTORY) is not None:
+        previous, known_from = tables.read(ITEM_HISTORY), latest_event(tables.read(EVENTS))
+    tables.replace(ITEM_HISTORY, extended_history(previous, versions, known_from), context.transaction)
+
+
+def _write_imputations(
+    context: StageContext, batches: list[Batch], events: Mapping[str, Fill], items: Mapping[str, Fill]
+) -> None:
+    """How the rows of this run were filled; of events only those that are filled by groups are looked at again."""
+    tables, source = context.tables, context.config.input.items
+    attributes = {} if source is None else source.attributes
+    by_attribute = {attribute_column(name): attribute_value(name, one) for name, one in attributes.items()}
+    grouped = {name: fill for name, fill in events.items() if fill.groups is not None}
+    fresh = tables.read(EVENTS).where(F.col(c.RUN_ID).isin([one.run_id for one in batches]))
+    frames = []
+    if grouped:
+        frames.append(imputations(fresh, grouped, {c.ITEM_ID: F.col(c.ITEM_ID)}, EVENTS.name))
+    if items:
+        frames.append(imputations(tables.read(ITEMS), items, by_attribute, ITEMS.name))
+    if frames:
+        rows = reduce(DataFrame.unionByName, frames).withColumn(c.RUN_ID, F.lit(context.run_id))
+        tables.append(IMPUTATIONS, rows, context.transaction)
+    scalars = {name: fill for name, fill in events.items() if name not in grouped}
+    missing = Counter[str]()
+    for batch in batches:
+        missing.update(batch.missing)
+    few: list[dict[str, Any]] = [
+        {c.TABLE_NAME: EVENTS.name, c.COLUMN_NAME: name, c.STRATEGY: fill.strategy, c.VALUE: str(fill.value)}
+        | {c.GROUP: None, c.ROWS: missing[name], c.RUN_ID: context.run_id}
+        for name, fill in scalars.items()
+    ]
+    if batches:
+        transaction = replace(context.transaction, application=f"{context.transaction.application}/scalars")
+        tables.append_few(IMPUTATIONS, few, transaction)
 
 
 def _accepted(rows: DataFrame) -> DataFrame:
@@ -162,7 +215,11 @@ def _unreported(context: StageContext, generation: Generation) -> list[Batch]:
 
 
 def _result(
-    context: StageContext, generation: Generation, catalogue: Catalogue | None, present: Arrived
+    context: StageContext,
+    generation: Generation,
+    catalogue: Catalogue | None,
+    present: Arrived,
+    fills: Mapping[str, Fill],
 ) -> StageResult:
     batches = _unreported(context, generation)
     events: Counter[str] = Counter()
@@ -174,7 +231,8 @@ def _result(
         context.progress.notify(notice)
     done = generation.done()
     figures = {GENERATION: float(generation.number)} | ({BATCH: float(done[-1].number)} if done else {})
-    return StageResult(counts, figures, "; ".join([_summary(counts) or "no new events", *notices]))
+    message = "; ".join([_summary(counts) or "no new events", *check_lines(fills), *notices])
+    return StageResult(counts, figures | check_figures(fills), message)
 
 
 def _rewritten(generation: Generation, present: Arrived) -> list[str]:

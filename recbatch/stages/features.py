@@ -29,7 +29,7 @@ from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
 from recbatch.transforms import imputation, normalization
 from recbatch.transforms.attributes import category_fields
-from recbatch.transforms.normalization import Parameters
+from recbatch.transforms.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def build_features(context: StageContext) -> StageResult:
     """
     tables = context.tables
     section = context.config.features
-    events, items = tables.read(schemas.EVENTS), tables.read(schemas.ITEMS)
+    events, items = tables.read(schemas.EVENTS), tables.read(schemas.ITEM_HISTORY)
     as_of, first_event = _time_range(context, events)
     test_cut = as_of - dt.timedelta(days=section.holdout_days)
     validation_cut = test_cut - dt.timedelta(days=section.validation_days)
@@ -109,7 +109,7 @@ def _utc(seconds: int) -> dt.datetime:
 
 def _extend_indices(context: StageContext, items: DataFrame) -> None:
     for spec, values, number, first in (
-        (schemas.ITEM_INDEX, items.select(c.ITEM_ID), c.ITEM_IDX, 0),
+        (schemas.ITEM_INDEX, items.select(c.ITEM_ID).distinct(), c.ITEM_IDX, 0),
         (schemas.CATEGORY_INDEX, category_values(items), c.CODE, FIRST_CODE),
     ):
         key = [name for name in (c.ITEM_ID, c.FIELD, c.VALUE) if name in spec.schema.names]
@@ -137,7 +137,9 @@ def _write_snapshot(
 
 def _learned_fills(context: StageContext) -> dict[str, Missing]:
     cleaning = context.config.cleaning
-    return imputation.learned({c.PRICE: cleaning.price, c.QUANTITY: cleaning.quantity})
+    fills = imputation.learned({c.PRICE: cleaning.price, c.QUANTITY: cleaning.quantity})
+    # Behaviours know an item by its number.
+    return {name: one if one.by is None else one.model_copy(update={"by": c.ITEM_IDX}) for name, one in fills.items()}
 
 
 def _write_item_features(
@@ -188,7 +190,7 @@ def _parameter_rows(
     context: StageContext, snapshot: Snapshot, fitted: Mapping[str, Mapping[str, Parameters]]
 ) -> DataFrame:
     rows = [
-        (table, column, one.method, one.center, one.scale, snapshot.as_of, context.run_id)
+        (table, column, one.method, one.center, one.scale, one.fill, snapshot.as_of, context.run_id)
         for table, parameters in fitted.items()
         for column, one in parameters.items()
     ]

@@ -21,7 +21,7 @@ from recbatch.tables.arrow import read_arrow
 from recbatch.tables.files import download_folder
 from recbatch.tables.schemas import TableSpec
 from recbatch.tables.store import TableStore
-from recbatch.transforms.normalization import Parameters
+from recbatch.transforms.parameters import Parameters
 
 CHAMPION = "champion"
 REJECTED = "rejected"
@@ -56,7 +56,7 @@ def read_popularity(tables: TableStore, spec: TableSpec, n_items: int) -> Popula
 def read_parameters(tables: TableStore, spec: TableSpec) -> dict[str, Parameters]:
     """What each column was normalised by, as `<table>.<column>`."""
     return {
-        f"{row[c.TABLE_NAME]}.{row[c.COLUMN_NAME]}": Parameters(row[c.METHOD], row[c.CENTER], row[c.SCALE])
+        f"{row[c.TABLE_NAME]}.{row[c.COLUMN_NAME]}": Parameters(row[c.METHOD], row[c.CENTER], row[c.SCALE], row[c.FILL])
         for row in read_arrow(tables, spec).to_pylist()
     }
 

@@ -36,7 +36,8 @@ from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
 from recbatch.tables.ledger import StageResult
 from recbatch.transforms.attributes import number_fields
-from recbatch.transforms.normalization import Parameters, rescaling
+from recbatch.transforms.normalization import rescaling
+from recbatch.transforms.parameters import Parameters
 
 _QUICK_LOOK = 0.1  # seconds: it only decides how many buckets are committed together
 _SLOWEST_USER, _SLOWEST_PAIR = 2e-3, 2e-8  # seconds of one core: several times what a slow machine needs

@@ -62,16 +62,27 @@ EVENTS = _spec(
     run_id=_STRING,
 )
 
-ITEMS = _spec(
-    "items",
-    item_id=_STRING,
-    title=_STRING,
-    categories=_map(_list(_STRING)),
-    numbers=_map(_DOUBLE),
-    imputed=_list(_STRING),
-    valid_from=_TIME,
-    valid_to=_TIME,
-    source_file=_STRING,
+_ITEM_COLUMNS: dict[str, t.DataType] = {
+    c.ITEM_ID: _STRING,
+    c.TITLE: _STRING,
+    c.CATEGORIES: _map(_list(_STRING)),
+    c.NUMBERS: _map(_DOUBLE),
+    c.IMPUTED: _list(_STRING),
+    c.VALID_FROM: _TIME,
+    c.VALID_TO: _TIME,
+    c.SOURCE_FILE: _STRING,
+    c.RUN_ID: _STRING,
+}
+ITEMS = TableSpec("items", _struct(**_ITEM_COLUMNS))
+ITEM_HISTORY = TableSpec("item_history", _struct(**_ITEM_COLUMNS, known_from=_TIME))
+IMPUTATIONS = _spec(
+    "imputations",
+    table_name=_STRING,
+    column_name=_STRING,
+    strategy=_STRING,
+    value=_STRING,
+    group=_STRING,
+    rows=_LONG,
     run_id=_STRING,
 )
 
@@ -119,6 +130,7 @@ _NORMALIZATION_COLUMNS: dict[str, t.DataType] = {
     c.METHOD: _STRING,
     c.CENTER: _DOUBLE,
     c.SCALE: _DOUBLE,
+    c.FILL: _DOUBLE,
     c.AS_OF: _TIME,
     c.RUN_ID: _STRING,
 }

@@ -19,7 +19,7 @@ from recbatch.features.item_features import (
     item_features,
 )
 from recbatch.tables import columns as c
-from recbatch.tables.schemas import ITEM_FEATURES, ITEMS
+from recbatch.tables.schemas import ITEM_FEATURES, ITEM_HISTORY
 from recbatch.tables.store import in_contract
 from recbatch.transforms.attributes import category_fields, number_fields
 
@@ -62,7 +62,12 @@ def test_an_index_over_an_empty_one_begins_at_its_first_number(spark: SparkSessi
 
 
 def _item(item_id: str, **changes: Any) -> dict[str, Any]:
-    row = dict.fromkeys(ITEMS.schema.names) | {c.ITEM_ID: item_id, c.CATEGORIES: {}, c.NUMBERS: {}, c.IMPUTED: []}
+    row = dict.fromkeys(ITEM_HISTORY.schema.names) | {
+        c.ITEM_ID: item_id,
+        c.CATEGORIES: {},
+        c.NUMBERS: {},
+        c.IMPUTED: [],
+    }
     return row | changes
 
 
@@ -81,7 +86,7 @@ PRICES = [("a", 1.0), ("a", 3.0), ("b", 6.0), ("d", None), ("gone", 1000.0)]
 
 @pytest.fixture(scope="module")
 def items(spark: SparkSession) -> DataFrame:
-    return spark.createDataFrame(CATALOGUE, ITEMS.schema).cache()
+    return spark.createDataFrame(CATALOGUE, ITEM_HISTORY.schema).cache()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from recbatch.features.user_sequences import behaviours, sequences, targets
 from recbatch.tables import columns as c
 from recbatch.tables.schemas import ITEM_NEIGHBOURS, ITEM_POPULARITY, USER_SEQUENCES
 from recbatch.tables.store import in_contract
-from recbatch.transforms.normalization import Parameters
+from recbatch.transforms.parameters import Parameters
 
 N_ITEMS, BUCKETS, TYPES = 15, 4, ["purchase", "view"]
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbatch.model.fusion import BARE, Fusion, Popularity
-from recbatch.transforms.normalization import Parameters, rescaling
+from recbatch.transforms.normalization import rescaling
+from recbatch.transforms.parameters import Parameters
 
 
 def test_trend_and_bias_follow_their_formula() -> None:
