@@ -205,7 +205,9 @@ def _copy(spark, shop: str, warehouse: str) -> None:
     }
     kinds_of = {field.name: field.dataType for field in EVENTS.schema if field.name != c.IMPUTED}
     rows = raw.select(*[values[name].cast(kind).alias(name) for name, kind in kinds_of.items()], values[c.IMPUTED])
-    rows.write.format("delta").partitionBy(c.EVENT_DATE).save(f"{warehouse}/events")
+    # Without the shuffle every task would leave a small file of every date, and take several times as long.
+    tasks = 4 * spark.sparkContext.defaultParallelism
+    rows.repartition(tasks, c.EVENT_DATE).write.format("delta").partitionBy(c.EVENT_DATE).save(f"{warehouse}/events")
 
 
 def _bytes(folder: str) -> float:

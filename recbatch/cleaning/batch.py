@@ -7,27 +7,34 @@ the same, and Delta skips it.
 
 from __future__ import annotations
 
+import datetime as dt
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.cleaning.arrivals import Arrived, everything
 from recbatch.cleaning.contract import Contract
+from recbatch.cleaning.direct import write_by_date
 from recbatch.cleaning.duplicates import ACCEPTED, OUTCOME, REJECTED
 from recbatch.cleaning.events import VALUES, finish_events, fit_event_fills, parse_events
 from recbatch.cleaning.generation import Batch, Generation
 from recbatch.cleaning.quality import distinct_values, quality_rows
 from recbatch.cleaning.rules import as_array
-from recbatch.cleaning.staging import Staged, stage_rows
+from recbatch.cleaning.staging import Staged, Tally, stage_rows
 from recbatch.cleaning.verdicts import Judged, judge
 from recbatch.context import StageContext
 from recbatch.errors import InputContractError
 from recbatch.tables import columns as c
+from recbatch.tables.bulk import commit_files, is_committed
 from recbatch.tables.schemas import BOTS, DATA_QUALITY, EVENTS, REJECTED_EVENTS, TableSpec
-from recbatch.tables.store import Transaction
+from recbatch.tables.store import Transaction, in_contract
+
+_FILES_A_DATE = 4
+_ROWS_A_FILE, _ROWS_A_TASK = 5_000_000, 2_500_000
 
 JUDGED_AGAINST = (EVENTS, BOTS)
 
@@ -151,8 +158,41 @@ def _commit(
         context.tables.delete_matching(EVENTS, bots, c.USER_ID)
     accepted = rows.where(F.col(OUTCOME) == ACCEPTED)
     finished = finish_events(accepted, generation.fills() or {}, context.config.input.events, batch.run_id)
-    write(EVENTS, finished, transaction)
+    _write_events(context, _by_date(finished, judged.tally), transaction, replaced=not generation.started())
     return 0 if evicted is None else evicted.count()
+
+
+def _write_events(context: StageContext, events: DataFrame, transaction: Transaction, *, replaced: bool) -> None:
+    """By the workers themselves where they reach the folder as the driver does, by Spark elsewhere."""
+    tables, folder = context.tables, context.tables.local_folder(EVENTS)
+    if folder is None:
+        (tables.replace if replaced else tables.append)(EVENTS, events, transaction)
+        return
+    application = f"{transaction.application}/{EVENTS.name}"
+    if is_committed(folder, application, transaction.version):
+        return
+    if replaced and not tables.has_contract(EVENTS):
+        tables.create(EVENTS)
+    files = write_by_date(in_contract(EVENTS, events), folder)
+    mode: Literal["overwrite", "append"] = "overwrite" if replaced else "append"
+    commit_files(folder, EVENTS, files, mode=mode, application=application, version=transaction.version)
+
+
+def _by_date(events: DataFrame, tally: Tally) -> DataFrame:
+    """The rows so that a date is a file or some, and not one from every task.
+
+    Where the dates of a log come one after the other they are left as they are: a shuffle costs as much as writing.
+    """
+    sizes = Counter[dt.date]()
+    for (day, _), n in tally.days.items():
+        sizes[day] += n
+    if tally.pieces <= _FILES_A_DATE * len(sizes):
+        return events
+    parts = max(1, -(-max(sizes.values()) // _ROWS_A_FILE))
+    cores = events.sparkSession.sparkContext.defaultParallelism
+    tasks = max(2 * cores, -(-sizes.total() // _ROWS_A_TASK))
+    # Without the number, adaptive execution would join the tasks to one.
+    return events.repartition(min(tasks, parts * len(sizes)), c.EVENT_DATE, F.pmod(F.xxhash64(c.ITEM_ID), F.lit(parts)))
 
 
 def _new_bots(context: StageContext, batch: Batch, judged: Judged) -> DataFrame | None:

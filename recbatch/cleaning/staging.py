@@ -27,7 +27,8 @@ MISSING = "_missing"
 class Tally:
     """Rows by the mask of their reasons and, of those without a reason, by day and type, and missing cells by column.
 
-    earliest, latest: event times of the rows without a reason; None where there are none.
+    earliest, latest: event times of the rows without a reason; None where there are none. pieces: pairs of a day and a
+    task that parsed rows of it, at most; rows of a day that come together make few.
     """
 
     reasons: Counter[int] = field(default_factory=Counter)
@@ -35,6 +36,7 @@ class Tally:
     missing: Counter[str] = field(default_factory=Counter)
     earliest: dt.datetime | None = None
     latest: dt.datetime | None = None
+    pieces: int = 0
 
     def dates(self) -> list[dt.date]:
         """The event dates of the rows without a reason."""
@@ -85,17 +87,24 @@ def tally(rows: DataFrame) -> Tally:
         F.when(good, F.col(c.EVENT_TYPE)).alias("type"),
         F.when(good, F.col(MISSING)).alias("missing"),
     )
-    times = [F.unix_micros(one(c.EVENT_TIME)).alias(one.__name__) for one in (F.min, F.max)]
+    bounds = [F.unix_micros(one(c.EVENT_TIME)).alias(one.__name__) for one in (F.min, F.max)]
+    # The upper half of a row id is the number of the task that parsed the row.
+    bounds += [F.shiftright(one(ROW_ID), 33).alias(f"{one.__name__}_task") for one in (F.min, F.max)]
     reasons, days, missing = Counter[int](), Counter[tuple[dt.date, str]](), Counter[str]()
     earliest, latest = [], []
-    for row in groups.agg(F.count(F.lit(1)).alias("n"), *times).collect():
+    tasks: dict[dt.date, tuple[int, int]] = {}
+    for row in groups.agg(F.count(F.lit(1)).alias("n"), *bounds).collect():
         reasons[row[c.REASONS]] += row["n"]
         if row[c.REASONS] == 0:
             days[row["day"], row["type"]] += row["n"]
             missing.update(dict.fromkeys(missing_columns(row["missing"]), row["n"]))
             earliest.append(row["min"])
             latest.append(row["max"])
-    return Tally(reasons, days, missing, _moment(min(earliest, default=None)), _moment(max(latest, default=None)))
+            first, last = tasks.get(row["day"], (row["min_task"], row["max_task"]))
+            tasks[row["day"]] = (min(first, row["min_task"]), max(last, row["max_task"]))
+    pieces = sum(last - first + 1 for first, last in tasks.values())
+    first_event, last_event = _moment(min(earliest, default=None)), _moment(max(latest, default=None))
+    return Tally(reasons, days, missing, first_event, last_event, pieces)
 
 
 def _moment(micros: int | None) -> dt.datetime | None:

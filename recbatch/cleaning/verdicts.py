@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Observation
@@ -174,4 +174,4 @@ def _after(before: Tally, new: DataFrame) -> tuple[Tally, dict[str, int]]:
             reasons[row["mask"] | row["bot"]] += row["n"]
         else:
             duplicates[row["outcome"]] += row["n"]
-    return Tally(+reasons, +days, +missing, before.earliest, before.latest), duplicates
+    return replace(before, reasons=+reasons, days=+days, missing=+missing), duplicates
