@@ -34,7 +34,7 @@ def command(
     users: Annotated[int | None, typer.Option(help="Default: one for 50 events.")] = None,
     items: Annotated[int | None, typer.Option(help="Default: one for 500 events, at least 500.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed and options give the same rows.")] = 7,
-    days: Annotated[int, typer.Option(help="Length of the log, from 2025-03-01 on.")] = 365,
+    days: Annotated[int, typer.Option(help="Length of the log, from 2025-03-24 on.")] = 365,
     file_format: Annotated[
         Literal["csv", "json", "parquet", "delta"], typer.Option("--format", help="Of all files.")
     ] = "csv",

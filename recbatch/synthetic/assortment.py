@@ -56,7 +56,7 @@ def list_price(seed: np.uint64, item: int) -> int:
     """Price in the catalogue, in cents: log-uniform within two powers of ten, around the level of its category."""
     level = uniform(subkey(seed, _STREAM + 1, item % CATEGORIES), 0)
     cents = 200.0 * np.exp(2.0 * level + 3.5 * uniform(subkey(seed, _STREAM, item), 6))
-    return np.int64(cents) // 10 * 10 + 9
+    return int(cents) // 10 * 10 + 9
 
 
 @compiled
@@ -73,7 +73,7 @@ def price(seed: np.uint64, item: int, day: int) -> int:
     factor = 0.9 + 0.25 * uniform(key, period)
     if promoted(seed, item, day):
         factor *= 0.6 + 0.2 * uniform(key, period + MOST_DAYS)
-    return max(_LEAST_PRICE, np.int64(list_price(seed, item) * factor))
+    return max(_LEAST_PRICE, int(list_price(seed, item) * factor))
 
 
 @compiled
@@ -89,4 +89,4 @@ def zipf_item(u: float, category: int, items: int) -> int:
     ranks = (items - category + CATEGORIES - 1) // CATEGORIES
     power = 1.0 - _ZIPF
     place = (((ranks + 1.0) ** power - 1.0) * u + 1.0) ** (1.0 / power)
-    return min(ranks - 1, np.int64(place) - 1) * CATEGORIES + category
+    return min(ranks - 1, int(place) - 1) * CATEGORIES + category

@@ -68,7 +68,7 @@ def first_event(world: World, rank: int) -> int:
         return world.events * rank // world.users
     p = rank / world.users
     left = 1.0 - p
-    return np.int64(world.events * (p * (1.0 - np.sqrt(left) * np.sqrt(np.sqrt(left)))))
+    return int(world.events * (p * (1.0 - np.sqrt(left) * np.sqrt(np.sqrt(left)))))
 
 
 @compiled
@@ -102,7 +102,7 @@ def _favourite(world: World, user_key: np.uint64, slot: int, day: int) -> int:
     period = 60 + below(user_key, 3 * slot, 120)
     epoch = (day + 1000 + below(user_key, 3 * slot + 1, period)) // period
     u = uniform(subkey(user_key, slot, epoch), 0)
-    return np.int64(assortment.CATEGORIES * u * u)
+    return int(assortment.CATEGORIES * u * u)
 
 
 @compiled
@@ -210,9 +210,9 @@ def _quantities(log: Log, key: np.uint64, begin: int, end: int) -> None:
 
 @compiled
 def _begin_of_visit(world: World, quantile: float) -> int:
-    cell = min(np.searchsorted(world.hours, quantile, side="right"), len(world.hours) - 1) - 1
+    cell = min(int(np.searchsorted(world.hours, quantile, side="right")), len(world.hours) - 1) - 1
     share = (quantile - world.hours[cell]) / (world.hours[cell + 1] - world.hours[cell])
-    return world.first_second + np.int64((cell + share) * 3600)
+    return world.first_second + int((cell + share) * 3600)
 
 
 @compiled
@@ -229,7 +229,7 @@ def fill(world: World, users: Integers, counts: Integers, log: Log) -> None:
         for n in range(visits):
             end = count
             if n + 1 < visits:
-                end = np.int64((n + 1 + uniform(plan_key, 2 * n + 1)) * count / visits)
+                end = int((n + 1 + uniform(plan_key, 2 * n + 1)) * count / visits)
             for k in range(begin, end):
                 log.number[at + k], log.user[at + k], log.visit[at + k] = first + k, user, first + begin
             if end > begin:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-FIRST_DAY = dt.date(2025, 3, 1)
+FIRST_DAY = dt.date(2025, 3, 24)
 ZONE = "Europe/Berlin"
 HOUR, DAY = 3_600, 86_400
 _EPOCH = dt.date(1970, 1, 1)
@@ -51,7 +51,9 @@ def _offsets(first_year: int, last_year: int) -> tuple[NDArray[np.int64], NDArra
 
     In an hour that is left out the offset before it counts, in one that is repeated the earlier one, as in Java.
     """
-    zone, since, offsets = ZoneInfo(ZONE), [], []
+    zone = ZoneInfo(ZONE)
+    since: list[int] = []
+    offsets: list[int] = []
     hour = dt.datetime(first_year, 1, 1, tzinfo=zone)
     while hour.year <= last_year:
         offset = hour.utcoffset() or dt.timedelta()

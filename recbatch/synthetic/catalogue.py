@@ -21,7 +21,7 @@ from recbatch.synthetic.numbers import scatter, subkey, uniform
 from recbatch.synthetic.shop import Shop
 
 ID, TITLE, CATEGORY, BRAND, TAGS = "article", "title", "category", "brand", "tags"
-PRICE, WEIGHT, LAUNCHED, WITHDRAWN = "price", "weight", "launched", "withdrawn"
+PRICE, WEIGHT, LAUNCHED, WITHDRAWN = "price", "weight_grams", "launched", "withdrawn"
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in (ID, TITLE, CATEGORY, BRAND, TAGS)]
     + [(PRICE, pa.float64()), (WEIGHT, pa.int64()), (LAUNCHED, pa.string()), (WITHDRAWN, pa.string())]

@@ -48,12 +48,15 @@ def typed(shop: Shop, rows: Rows, query_style: str = "plain") -> dict[str, pa.Ar
     }
 
 
-def as_text(rows: Rows, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    """Typed columns as text, with what only text can hold."""
+def as_text(shop: Shop, rows: Rows, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """Typed columns as text, with what only text can hold: texts where JSON has numbers are in quotes."""
+    no_time, no_price = "2025-02-30 25:61:00", vocabulary.as_value("twelve", shop.format)
+    if shop.time == "milliseconds":
+        no_time = vocabulary.as_value(no_time, shop.format)
     texts = {name: column.cast(pa.string()) for name, column in columns.items()}
-    texts[TIME] = _replaced(texts[TIME], rows.at("impossible_time"), lambda _: "2025-02-30 25:61:00", rows)
+    texts[TIME] = _replaced(texts[TIME], rows.at("impossible_time"), lambda _: no_time, rows)
     texts[PRICE] = _replaced(texts[PRICE], rows.at("nan_price"), lambda _: "NaN", rows)
-    texts[PRICE] = _replaced(texts[PRICE], rows.at("price_in_words"), lambda _: "twelve", rows)
+    texts[PRICE] = _replaced(texts[PRICE], rows.at("price_in_words"), lambda _: no_price, rows)
     return texts
 
 

@@ -11,8 +11,8 @@ from recbatch.synthetic.rows import Rows
 from recbatch.synthetic.shop import Shop
 
 HEADER = ",".join(names.RAW) + "\n"
-# Which values JSON writes without quotes; search texts come quoted.
-_BARE = (names.QUANTITY, names.PRICE, names.VISIT, names.QUERY)
+# What JSON has in quotes; search texts come with theirs.
+_QUOTED = (names.USER, names.ITEM, names.TYPE)
 
 
 def event_lines(shop: Shop, rows: Rows) -> list[pa.Buffer | bytes]:
@@ -21,14 +21,15 @@ def event_lines(shop: Shop, rows: Rows) -> list[pa.Buffer | bytes]:
     good = rows if len(malformed) == 0 else rows.take(np.setdiff1d(np.arange(len(rows)), malformed))
     parts = [_content(_lines(shop, good))]
     if len(malformed):
-        torn = _lines(shop, rows.take(malformed)).to_pylist()
-        parts.append("".join(_torn(shop, line, n) for n, line in enumerate(torn)).encode())
+        whole, numbers = _lines(shop, rows.take(malformed)).to_pylist(), rows.log.number[malformed].tolist()
+        torn = (_torn(shop, line, number) for line, number in zip(whole, numbers, strict=True))
+        parts.append("".join(torn).encode())
     return parts
 
 
 def _lines(shop: Shop, rows: Rows) -> pa.Array:
-    columns = names.as_text(rows, names.typed(shop, rows, shop.format))
-    return _csv(columns) if shop.format == "csv" else _json(shop, columns)
+    columns = names.as_text(shop, rows, names.typed(shop, rows, shop.format))
+    return _csv(columns) if shop.format == "csv" else _json(columns, shop.time == "text")
 
 
 def _csv(columns: dict[str, pa.Array]) -> pa.Array:
@@ -38,12 +39,11 @@ def _csv(columns: dict[str, pa.Array]) -> pa.Array:
     return pc.binary_join_element_wise(*values, ended, ",", null_handling="replace", null_replacement="")
 
 
-def _json(shop: Shop, columns: dict[str, pa.Array]) -> pa.Array:
+def _json(columns: dict[str, pa.Array], text_times: bool) -> pa.Array:
     pieces: list[pa.Array | str] = []
     for place, name in enumerate(names.RAW):
-        bare = name in _BARE or (name == names.TIME and shop.time == "milliseconds")
         column = columns[name]
-        if not bare:
+        if name in _QUOTED or (name == names.TIME and text_times):
             column = pc.binary_join_element_wise('"', column, '"', "")
         pieces += [("{" if place == 0 else ",") + f'"{name}":', column]
     return pc.binary_join_element_wise(*pieces, "}\n", "", null_handling="replace", null_replacement="null")
@@ -57,8 +57,8 @@ def _content(lines: pa.Array) -> pa.Buffer:
     return lines.buffers()[2].slice(first, last - first)
 
 
-def _torn(shop: Shop, line: str, n: int) -> str:
+def _torn(shop: Shop, line: str, number: int) -> str:
     """A line that ends too early, or in CSV too late."""
     if shop.format == "json":
         return line[: len(line) // 2] + "\n"
-    return ",".join(line.split(",")[:3]) + "\n" if n % 2 else line[:-1] + ",1,2\n"
+    return ",".join(line.split(",")[:3]) + "\n" if number % 2 else line[:-1] + ",1,2\n"

@@ -35,7 +35,7 @@ def uniform(key: np.uint64, counter: int) -> float:
 @compiled
 def below(key: np.uint64, counter: int, n: int) -> int:
     """A whole number from 0 to below `n`, of at most 31 bits."""
-    return np.int64(((bits(key, counter) >> _33) * np.uint64(n)) >> _31)
+    return int(np.int64(((bits(key, counter) >> _33) * np.uint64(n)) >> _31))
 
 
 @compiled

@@ -26,6 +26,8 @@ _DEFAULT_LIMITS = (10_000, 1_000)
 ABOVE, FAULTY, REPEATED = 3, 5, 2
 # Most visits fall on one day in November; of the weights of the days, at most this multiple of the mean.
 _BUSIEST_DAY = 4
+# Half hours as busy as the busiest that a day could have.
+_HALF_HOURS = 18
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ def _assign(seed: np.uint64, places: Integers, n: int, slots: int, step: int, bo
         slot = np.uint64(place) * stretches // length
         begin = (slot * length + stretches - np.uint64(1)) // stretches
         end = ((slot + np.uint64(1)) * length + stretches - np.uint64(1)) // stretches
-        key = subkey(seed, _SLOTS, slot)
-        if np.uint64(place) - begin == np.uint64(below(key, 0, np.int64(end - begin))):
+        key = subkey(seed, _SLOTS, int(np.int64(slot)))
+        if place == np.int64(begin) + below(key, 0, int(np.int64(end - begin))):
             scattered = np.int64(slot * np.uint64(step) % stretches)
             codes[k] = np.searchsorted(bounds, scattered, side="right")
     return codes
@@ -157,14 +159,16 @@ def _slots(shop: Shop, rows: int, first_day: int, days: int) -> tuple[int, ...]:
 def _limits(shop: Shop) -> tuple[tuple[int, int], int]:
     """Events a user may have a day and a minute, and the number of groups that exceed or just reach them.
 
-    The limits are the defaults of cleaning where the log is large enough for bots of that size, else lower ones that
-    no other user reaches: of two visits in a row the later part of one and the beginning of the other meet in a minute.
+    The limits are the defaults of cleaning where the log is large enough for bots of that size, else lower ones. No
+    other user reaches them: that is bounded by the visits that the most active user may begin in a day, and in the
+    half hour that a visit may last.
     """
     world = shop.world(shop.events)
     most = max(int(first_event(world, shop.users) - first_event(world, shop.users - 1)), shop.events // shop.users + 1)
     moved = int(most * shop.faults * 2) + 2
     a_day = (_BUSIEST_DAY * most // (VISIT_EVENTS * shop.days) + 2) * LONGEST_VISIT + moved
-    a_minute = max(60, 3 * LONGEST_VISIT + moved)
+    at_once = _BUSIEST_DAY * most // (_HALF_HOURS * VISIT_EVENTS * shop.days) + 3
+    a_minute = max(60, at_once * LONGEST_VISIT + moved)
     limits = (max(a_day, 2 * a_minute), a_minute)
     room = shop.events * shop.faults * 0.2
     if 2 * sum(_DEFAULT_LIMITS) <= room:

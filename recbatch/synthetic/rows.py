@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recbatch.synthetic import calendar
 from recbatch.synthetic.behaviour import Integers, Log, World, behaviour, first_numbers
@@ -100,8 +101,8 @@ def _reprice(rows: Rows) -> None:
     rows.log.price[chosen] = np.where(_cheaper(rows.log.number[chosen]), price // 2, price * 2)
 
 
-def _cheaper(number: Integers) -> Integers:
-    return number % 2 == 1
+def _cheaper(number: Integers) -> NDArray[np.bool_]:
+    return (number & 1).astype(np.bool_)
 
 
 def _true(plan: Plan, base: Rows, beside: Rows) -> Rows:

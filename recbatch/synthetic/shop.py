@@ -22,7 +22,7 @@ MOST_FAULTS = 0.1
 # Events a user, at most: more, and users would look like bots.
 _MOST_A_USER = 1_000
 # Days after the first part of the log that the second is about, and how far back late events reach.
-MORE_DAYS, LATE_DAYS = 7, 30
+MORE_DAYS, LATE_DAYS = 7, 14
 _YEARS_AHEAD = 5
 
 
@@ -45,7 +45,7 @@ class Shop:
         _within("--users", self.users, max(1, self.events // _MOST_A_USER), self.events)
         _within("--items", self.items, LEAST_ITEMS, 1 << 30)
         _within("--seed", self.seed, 0, 1 << 63)
-        _within("--days", self.days, 30, 3650)
+        _within("--days", self.days, 10, 3650)
         _within("--faults", self.faults, 0, MOST_FAULTS)
         _within("--extra-share", self.extra_share, 0, 0.5)
 
