@@ -211,7 +211,7 @@ def test_events_hold_the_values_of_the_log(warehouse: Warehouse) -> None:
 def _same(one: Any, other: Any, where: str) -> None:
     """Equal, but for the last digits of sums that were added in another order."""
     if isinstance(one, float):
-        assert one == pytest.approx(other, rel=1e-6, abs=1e-7), where
+        assert one == pytest.approx(other, rel=1e-6, abs=1e-7, nan_ok=True), where
     elif isinstance(one, list):
         assert len(one) == len(other), where
         for a, b in zip(one, other, strict=True):
@@ -244,7 +244,7 @@ def test_what_comes_after_the_test_cut_changes_nothing_before_it(
     if evaluated is schemas.EVALUATION_ITEM_FEATURES:
         # Items that came later have a row, as every item of the index, and nothing in it.
         added = [found.pop(number) for number in new]
-        assert all((row[c.CATEGORIES], row[c.NUMBERS]) == ([[0]], [0.0, 0.0]) for row in added)
+        assert all((row[c.CATEGORIES], str(row[c.NUMBERS])) == ([[0]], "[nan, nan]") for row in added)
         assert not any(row[c.ELIGIBLE] for row in added)
     _same(found, known, evaluated.name)
     # The later part of the log is not without effect: it changes the release.
