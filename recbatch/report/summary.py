@@ -80,7 +80,9 @@ def _drifts(figures: dict[str, float]) -> list[str]:
     for name in sorted(one.removeprefix(DRIFT) for one in figures if one.startswith(DRIFT)):
         center, scale = figures[f"{DRIFT}{name}"], figures[f"{DRIFT_SCALE}{name}"]
         if abs(center) > _LARGE_DRIFT or not 1 / _LARGE_RATIO < scale < _LARGE_RATIO:
-            lines.append(f"[yellow]{name} has moved by {center:+.2f} of its scale, which is {scale:.2f} times itself")
+            lines.append(
+                f"[yellow]{name} has moved by {center:+.2f} of its scale, and that is {scale:.2f} times what it was"
+            )
     return lines
 
 
