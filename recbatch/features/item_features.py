@@ -95,10 +95,13 @@ def item_features(
     item_index: DataFrame,
     category_index: DataFrame,
     fields: list[str],
-    parameters: Mapping[str, Parameters],
+    numbers: list[str],
     as_of: dt.datetime,
 ) -> DataFrame:
-    """One row an entry of `item_index`, aligned with it; an item that `described` lacks has missing codes and zeros."""
+    """One row an entry of `item_index`, aligned with it; an item that `described` lacks has nothing but missing values.
+
+    fields, numbers: the names of the category and of the number attributes, in the order of the columns' entries.
+    """
     values = described.select(c.ITEM_ID, F.explode(c.CATEGORIES).alias(c.FIELD, "values")).select(
         c.ITEM_ID, c.FIELD, F.explode("values").alias(c.VALUE)
     )
@@ -107,7 +110,8 @@ def item_features(
         .groupBy(c.ITEM_ID)
         .agg(F.collect_list(F.struct(c.FIELD, c.CODE)).alias("_codes"))
     )
-    numbers = [normalization.apply(F.col(c.NUMBERS)[name], parameters[name]) for name in parameters]
+    missing = F.lit(float("nan"))
+    values_of_numbers = [F.coalesce(F.col(c.NUMBERS)[name], missing).cast("float") for name in numbers]
     rows = (
         item_index.select(c.ITEM_ID, c.ITEM_IDX)
         .join(described.select(c.ITEM_ID, c.NUMBERS, valid_at(as_of).alias("_valid")), on=c.ITEM_ID, how="left")
@@ -117,7 +121,7 @@ def item_features(
         c.ITEM_IDX,
         c.ITEM_ID,
         F.array(*[_codes_of(name) for name in fields]).cast("array<array<int>>").alias(c.CATEGORIES),
-        F.array(*numbers).alias(c.NUMBERS),
+        F.array(*values_of_numbers).cast("array<float>").alias(c.NUMBERS),
         F.coalesce("_valid", F.lit(False)).alias(c.ELIGIBLE),
     )
 

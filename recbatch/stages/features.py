@@ -23,12 +23,13 @@ from recbatch.features.item_features import (
 )
 from recbatch.features.popularity import item_popularity
 from recbatch.features.user_sequences import behaviours, sequences, targets
+from recbatch.stages.inputs import normalization_drift
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
 from recbatch.transforms import imputation, normalization
-from recbatch.transforms.attributes import category_fields
+from recbatch.transforms.attributes import category_fields, number_fields
 from recbatch.transforms.parameters import Parameters
 
 
@@ -85,7 +86,8 @@ def build_features(context: StageContext) -> StageResult:
     later = rows.where(F.col(c.EVENT_TIME) >= int(test_cut.timestamp()))
     tables.replace(schemas.EVALUATION_TARGETS, targets(later), context.transaction)
     _write_priors(context, rows, {"release": as_of, "evaluation": test_cut, "validation": validation_cut})
-    return StageResult(row_counts=_row_counts(context), message=f"as of {as_of:%Y-%m-%d %H:%M} UTC")
+    moved = normalization_drift(tables, context.run_id)
+    return StageResult(row_counts=_row_counts(context), figures=moved, message=f"as of {as_of:%Y-%m-%d %H:%M} UTC")
 
 
 def _time_range(context: StageContext, events: DataFrame) -> tuple[dt.datetime, dt.datetime]:
@@ -158,7 +160,7 @@ def _write_item_features(
         tables.read(schemas.ITEM_INDEX),
         tables.read(schemas.CATEGORY_INDEX),
         category_fields(attributes),
-        parameters,
+        number_fields(attributes),
         snapshot.as_of,
     )
     tables.replace(snapshot.item_features, rows, context.transaction)

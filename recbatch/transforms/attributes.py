@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -33,7 +33,12 @@ def category_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
 
 def number_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
     """The numeric attributes in the order of `item_features.numbers`; the price in the log comes last."""
-    return [*sorted(name for name, attribute in attributes.items() if attribute.kind == "number"), ITEM_PRICE]
+    return number_names(name for name, attribute in attributes.items() if attribute.kind == "number")
+
+
+def number_names(names: Iterable[str]) -> list[str]:
+    """The names of number attributes in that order; the price may be among them or not."""
+    return [*sorted(set(names) - {ITEM_PRICE}), ITEM_PRICE]
 
 
 def fields(attributes: Mapping[str, ItemAttribute]) -> list[Field]:

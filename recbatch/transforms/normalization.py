@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.config.sections import Normalization
+from recbatch.errors import ModelError
 from recbatch.transforms.parameters import Parameters
 
 
@@ -69,7 +70,16 @@ def apply(column: Column, parameters: Parameters) -> Column:
 
 
 def rescaling(current: Parameters, stored: Parameters) -> tuple[float, float]:
-    """(a, b) such that a * x + b is a value normalised by `stored`, for x normalised by `current`."""
+    """(a, b) such that a * x + b is a value normalised by `stored`, for x normalised by `current`.
+
+    Raises:
+        ModelError: one of the two is of logarithms, the other is not.
+    """
+    if (current.method == "log1p") != (stored.method == "log1p"):
+        raise ModelError(
+            f"the model was trained on values normalised by {stored.method}, the features by {current.method}",
+            remedy="train again",
+        )
     return current.scale / stored.scale, (current.center - stored.center) / stored.scale
 
 
