@@ -25,13 +25,15 @@ from recbatch.cleaning.generation import Batch, Generation
 from recbatch.cleaning.quality import distinct_values, quality_rows
 from recbatch.cleaning.rules import as_array
 from recbatch.cleaning.staging import Staged, Tally, stage_rows
-from recbatch.cleaning.verdicts import Judged, judge
+from recbatch.cleaning.suspects import USER_HASH, user_hash
+from recbatch.cleaning.verdicts import BROADCAST_ROWS, Judged, judge
 from recbatch.context import StageContext
 from recbatch.errors import InputContractError
 from recbatch.tables import columns as c
 from recbatch.tables.bulk import commit_files, is_committed
 from recbatch.tables.schemas import BOTS, DATA_QUALITY, EVENTS, REJECTED_EVENTS, TableSpec
 from recbatch.tables.store import Transaction, in_contract
+from recbatch.transforms import imputation
 
 _FILES_A_DATE = 4
 _ROWS_A_FILE, _ROWS_A_TASK = 5_000_000, 2_500_000
@@ -124,15 +126,23 @@ def _judge(context: StageContext, batch: Batch, staged: Staged) -> Judged:
 
 
 def _stored(context: StageContext, batch: Batch, staged: Staged) -> DataFrame | None:
-    """The rows that new ones may repeat, or add up with to more than a person does: those of the same dates."""
+    """The rows that new ones may repeat, or add up with to more than a person does: those of a user's same dates."""
     version = batch.versions[EVENTS.name]
     if version is None or not context.config.cleaning.duplicate_key:
         return None
-    events = context.tables.read(EVENTS, version)
+    # What was filled is forgotten: a row and its repeat must not differ in it.
+    events = imputation.forget(context.tables.read(EVENTS, version), context.config.cleaning.missing())
+    if context.config.input.events.columns.weight is None:
+        events = events.withColumn(c.WEIGHT, F.lit(None).cast("double"))
     # Without the time in the key, what a row repeats may be of any date.
-    if c.EVENT_TIME not in context.config.cleaning.duplicate_key:
-        return events
-    return events.where(F.col(c.EVENT_DATE).isin(staged.tally.dates()))
+    same = [USER_HASH] + ([c.EVENT_DATE] if c.EVENT_TIME in context.config.cleaning.duplicate_key else [])
+    if c.EVENT_DATE in same:
+        events = events.where(F.col(c.EVENT_DATE).isin(staged.tally.dates()))
+    new = staged.rows.where(F.col(c.REASONS) == 0).withColumn(c.EVENT_DATE, F.to_date(c.EVENT_TIME))
+    new = new.withColumn(USER_HASH, user_hash(F.col(c.USER_ID))).select(*same).distinct()
+    few = staged.tally.reasons[0] <= BROADCAST_ROWS
+    events = events.withColumn(USER_HASH, user_hash(F.col(c.USER_ID)))
+    return events.join(F.broadcast(new) if few else new, on=same, how="left_semi").drop(USER_HASH)
 
 
 def _commit(

@@ -21,7 +21,7 @@ from recbatch.tables import columns as c
 BOT_CODES = {"day": "bot_volume", "minute": "bot_rate"}
 _STORED, _SAME_KEY, _BUSY, _BOT = "_stored", "_same_key", "_busy", "_bot"
 # Rows that are sent to every executor; more are joined by a shuffle.
-_BROADCAST_ROWS = 3_000_000
+BROADCAST_ROWS = 3_000_000
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def judge(
     new = _with_bots(marked.where(~F.col(_STORED)), bots)
     tally, found = _after(staged.tally, new)
     duplicates = new.where(F.col(OUTCOME).isin(EXACT_DUPLICATE, KEY_DUPLICATE)).select(ROW_ID, OUTCOME)
-    few = sum(found.values()) <= _BROADCAST_ROWS
+    few = sum(found.values()) <= BROADCAST_ROWS
     rows = staged.rows.join(F.broadcast(duplicates) if few else duplicates, on=ROW_ID, how="left")
     rows = _with_bots(rows, bots).withColumn(c.REASONS, F.col(c.REASONS).bitwiseOR(F.col(_BOT)))
     outcome = F.when(F.col(c.REASONS) != 0, REJECTED).otherwise(F.coalesce(OUTCOME, F.lit(ACCEPTED)))
@@ -117,7 +117,7 @@ def _looked_at(
     observed = Observation("suspects")
     found = suspicion.suspects(rows.where(F.col(c.REASONS) == 0), limits, n_rows, cores)
     found = found.observe(observed, F.count(F.lit(1)).alias("n")).localCheckpoint(eager=True)
-    few = int(observed.get["n"]) <= _BROADCAST_ROWS
+    few = int(observed.get["n"]) <= BROADCAST_ROWS
     # Two tasks find the same hash where keys of different users collide.
     keys = found.where(F.col(KIND) == KEYS).select(F.col(HASH).alias(KEY_HASH), F.lit(True).alias(_SAME_KEY)).distinct()
     users = found.where(F.col(KIND) == USERS).select(F.col(HASH).alias(USER_HASH))
