@@ -196,7 +196,7 @@ def _by_date(events: DataFrame, tally: Tally) -> DataFrame:
     sizes = Counter[dt.date]()
     for (day, _), n in tally.days.items():
         sizes[day] += n
-    if tally.pieces <= _FILES_A_DATE * len(sizes):
+    if not sizes or tally.pieces <= _FILES_A_DATE * len(sizes):
         return events
     parts = max(1, -(-max(sizes.values()) // _ROWS_A_FILE))
     cores = events.sparkSession.sparkContext.defaultParallelism
