@@ -157,7 +157,8 @@ def _write_items(context: StageContext, generation: Generation, catalogue: Catal
     if versions is not None:
         context.progress.notify(f"writing {ITEMS.name}")
         tables.replace(ITEMS, current_items(versions), context.transaction)
-        tables.replace(REJECTED_ITEMS, rejected, context.transaction)
+        if source is not None or tables.version(REJECTED_ITEMS) is None:
+            tables.replace(REJECTED_ITEMS, rejected, context.transaction)
         _write_history(context, versions, catalogue=source is not None)
         generation.keep_items_state(state)
     _write_imputations(context, batches, generation.fills() or {}, fills)
