@@ -12,13 +12,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from recbatch import __version__
+from recbatch import __version__, cli_generate
 from recbatch.config import Config, load_config
 from recbatch.errors import EXIT_DONE, EXIT_NOTHING_TO_DO, RecbatchError, UsageError
 from recbatch.operations.doctor import check
 from recbatch.report.figures import print_figures
 from recbatch.report.findings import print_findings
 from recbatch.report.progress import ConsoleProgress
+from recbatch.report.quality import print_quality
 from recbatch.report.reader import WarehouseReader
 from recbatch.report.summary import print_releases, print_summary
 from recbatch.report.table import show_table
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="From a raw behaviour log to published recommendation tables, as Spark jobs over Delta tables.",
     epilog="Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 gate failed, 4 input contract broken, "
-    "99 nothing to do.",
+    "5 another run is at work, 99 nothing to do.",
 )
 # A log file has no width of its own; 80 columns would break the tables.
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -75,6 +76,23 @@ def _stage_command(names: Sequence[str]) -> Callable[..., None]:
     return command
 
 
+def _clean_command(
+    config: ConfigFiles,
+    overrides: Overrides = None,
+    run_id: RunId = None,
+    dry_run: DryRun = False,
+    full_refresh: Annotated[
+        bool, typer.Option("--full-refresh", help="Clean everything again, from the files that are there.")
+    ] = False,
+    follow: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Look for new input every so many seconds, until stopped by SIGTERM or Ctrl-C."),
+    ] = None,
+) -> None:
+    asked = (full_refresh, follow)
+    raise typer.Exit(run_stages(["clean"], config, overrides or [], run_id=run_id, dry_run=dry_run, asked=asked))
+
+
 def run_stages(
     names: Sequence[str],
     files: Sequence[Path],
@@ -83,9 +101,10 @@ def run_stages(
     as_of: str | None = None,
     run_id: str | None = None,
     dry_run: bool = False,
+    asked: tuple[bool, float | None] = (False, None),
 ) -> int:
     """Run the stages and return the exit code for success: done, or nothing to do."""
-    from recbatch.context import StageContext
+    from recbatch.context import Request, StageContext
     from recbatch.flow import stage_named
     from recbatch.runner import Runner
     from recbatch.session import build_session
@@ -98,7 +117,8 @@ def run_stages(
         spark = build_session(config.spark, f"recbatch {config.pipeline} {' '.join(names)}")
         try:
             started = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}"
-            runner = Runner(spark, config, run_id=run_id or started, as_of=moment, progress=progress)
+            request = Request(*asked)
+            runner = Runner(spark, config, run_id=run_id or started, as_of=moment, progress=progress, request=request)
             if dry_run:
                 _print_plan(config, [(stage.name, runner.is_current(stage)) for stage in stages])
                 if list(names) == ["score"]:
@@ -110,6 +130,8 @@ def run_stages(
     if all(outcome.result is None for outcome in outcomes):
         console.print("Nothing to do: the inputs, the options and the tables are those of the last run.")
         return EXIT_NOTHING_TO_DO
+    if "clean" in names and "://" not in config.warehouse:
+        print_quality(console, config.warehouse)
     if "publish" in names and "://" not in config.warehouse:
         print_summary(console, config.warehouse)
     return EXIT_DONE
@@ -182,6 +204,9 @@ def doctor(
     raise typer.Exit(EXIT_DONE if all(finding.ok for finding in findings) else UsageError.exit_code)
 
 
+app.command("generate", epilog=cli_generate.EXAMPLE)(cli_generate.command)
+
+
 def _add_stage_commands() -> None:
     from recbatch.flow import STAGES
 
@@ -191,8 +216,9 @@ def _add_stage_commands() -> None:
         ("run", f"Run all stages: {', '.join(every)}.", every),
         *[(stage.name, stage.summary, [stage.name]) for stage in STAGES],
     ]:
-        options = "--dry-run" if name == "score" else "--set scoring.k=50"
-        app.command(name, help=summary, epilog=example.format(name=name, options=options))(_stage_command(run))
+        options = {"score": "--dry-run", "clean": "--full-refresh"}.get(name, "--set scoring.k=50")
+        command = _clean_command if name == "clean" else _stage_command(run)
+        app.command(name, help=summary, epilog=example.format(name=name, options=options))(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -24,8 +25,23 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What one invocation asks for beside the configuration.
+
+    full_refresh: clean everything again, from the files that are there. follow_seconds: look for new input again and
+    again, so often, until the process is asked to stop; None takes what is there and ends.
+    """
+
+    full_refresh: bool = False
+    follow_seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class StageContext:
-    """`as_of` is data time (UTC): nothing later is read. None means the latest event of the log."""
+    """`as_of` is data time (UTC): nothing later is read. None means the latest event of the log.
+
+    previous: the row in `runs` of the last finished run of the stage.
+    """
 
     spark: SparkSession
     config: Config
@@ -34,6 +50,8 @@ class StageContext:
     transaction: Transaction
     as_of: dt.datetime | None
     progress: Progress
+    request: Request = Request()
+    previous: Mapping[str, Any] | None = None
 
     @classmethod
     def read_only(cls, spark: SparkSession, config: Config) -> StageContext:

@@ -42,3 +42,9 @@ class ModelError(RecbatchError):
     """A model artifact does not load, does not fit its tables, or produced values that are not finite."""
 
     exit_code = 4
+
+
+class LockedError(RecbatchError):
+    """Another run writes the same tables; nothing was written."""
+
+    exit_code = 5

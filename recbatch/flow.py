@@ -42,10 +42,19 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage(
         "clean",
-        "Parse, judge and de-duplicate the raw log and catalogue; every row lands in a table or in a rejected one.",
+        "Parse, judge and de-duplicate what is new in the raw log and catalogue; every row lands in a table.",
         clean,
         reads=(),
-        writes=(tables.ITEMS, tables.REJECTED_ITEMS, tables.EVENTS, tables.REJECTED_EVENTS),
+        writes=(
+            tables.ITEMS,
+            tables.REJECTED_ITEMS,
+            tables.EVENTS,
+            tables.REJECTED_EVENTS,
+            tables.BOTS,
+            tables.DATA_QUALITY,
+            tables.ITEM_HISTORY,
+            tables.IMPUTATIONS,
+        ),
         options=("input", "cleaning"),
         reads_raw=True,
     ),
@@ -53,7 +62,7 @@ STAGES: tuple[Stage, ...] = (
         "features",
         "Index items, cut user sequences, normalise item features and count co-occurrence, as of three dates.",
         build_features,
-        reads=(tables.EVENTS, tables.ITEMS),
+        reads=(tables.EVENTS, tables.ITEM_HISTORY),
         writes=(
             tables.ITEM_INDEX,
             tables.CATEGORY_INDEX,

@@ -14,9 +14,10 @@ from pyspark.sql import SparkSession
 
 from recbatch import __version__
 from recbatch.config.sections import Config
-from recbatch.context import Progress, StageContext
+from recbatch.context import Progress, Request, StageContext
 from recbatch.flow import Stage
 from recbatch.tables.files import list_files
+from recbatch.tables.lease import lease
 from recbatch.tables.ledger import Ledger, StageResult
 from recbatch.tables.store import TableStore
 
@@ -34,10 +35,18 @@ class Runner:
     """One invocation: a session, a configuration, a warehouse and its ledger."""
 
     def __init__(
-        self, spark: SparkSession, config: Config, *, run_id: str, as_of: dt.datetime | None, progress: Progress
+        self,
+        spark: SparkSession,
+        config: Config,
+        *,
+        run_id: str,
+        as_of: dt.datetime | None,
+        progress: Progress,
+        request: Request | None = None,
     ) -> None:
         self._spark, self._config = spark, config
         self._run_id, self._as_of, self._progress = run_id, as_of, progress
+        self._request = request or Request()
         self.tables = TableStore(spark, config.warehouse)
         self.ledger = Ledger(self.tables, config.pipeline)
 
@@ -45,20 +54,28 @@ class Runner:
         """Run the stages in order; each is skipped where its inputs, options and outputs are those of its last run.
 
         Raises:
+            LockedError: another run is at the stage; the stages before it have been run.
             RecbatchError: what the failing stage raised; the attempt is recorded as failed.
         """
         self.tables.ensure_writable()
-        return [self._run(stage) for stage in stages]
+        return [self._run_alone(stage) for stage in stages]
 
     def is_current(self, stage: Stage) -> bool:
         """Whether running the stage now would change nothing."""
         fingerprint, _ = self._fingerprint(stage)
         return self.ledger.is_current(stage.name, fingerprint, self._outputs(stage))
 
+    def _run_alone(self, stage: Stage) -> StageOutcome:
+        """Run the stage while nobody else does, from what the ledger says once that is sure."""
+        with lease(self.tables, stage.name):
+            self.ledger = Ledger(self.tables, self._config.pipeline)
+            return self._run(stage)
+
     def _run(self, stage: Stage) -> StageOutcome:
         began = time.monotonic()
         fingerprint, inputs = self._fingerprint(stage)
-        if self.ledger.is_current(stage.name, fingerprint, self._outputs(stage)):
+        asked_for = stage.reads_raw and self._request != Request()
+        if not asked_for and self.ledger.is_current(stage.name, fingerprint, self._outputs(stage)):
             self._progress.notify(f"{stage.name}: nothing to do")
             return StageOutcome(stage, None, time.monotonic() - began)
         configuration = self._config.model_dump_json()
@@ -71,6 +88,8 @@ class Runner:
             self.ledger.transaction(attempt),
             self._as_of,
             self._progress,
+            self._request,
+            self.ledger.last_done(stage.name),
         )
         self._progress.notify(f"{stage.name}: {stage.summary}")
         try:

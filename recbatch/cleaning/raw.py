@@ -14,10 +14,12 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as t
 
+from recbatch.cleaning.arrivals import ARRIVED_IN, Arrived
+from recbatch.cleaning.contract import Contract, kinds_of
 from recbatch.config.inputs import EventsInput, ItemsInput, RawColumn
 from recbatch.errors import InputContractError
 from recbatch.tables import columns as c
-from recbatch.tables.files import file_header, list_files, parquet_columns
+from recbatch.tables.files import file_header, parquet_columns
 
 CORRUPT = "_corrupt_record"
 # pyspark has no class for what a task throws while it reads a file; py4j's own comes through then.
@@ -40,42 +42,57 @@ class RawRows:
     needs: tuple[str, ...]
 
 
-def read_raw(spark: SparkSession, source: EventsInput | ItemsInput, wanted: Mapping[str, RawColumn]) -> list[RawRows]:
-    """The columns `wanted` as the files hold them, one entry a group of files with the same columns.
+def read_raw(
+    spark: SparkSession,
+    source: EventsInput | ItemsInput,
+    wanted: Mapping[str, RawColumn],
+    arrived: Arrived,
+    contract: Contract | None = None,
+) -> list[RawRows]:
+    """The columns `wanted` of what has arrived, one entry a group of files with the same columns.
+
+    `contract` is what the columns were before; it is checked and extended.
 
     Raises:
-        InputContractError: no file is there, one is unreadable, or one lacks a column that the mapping names.
+        InputContractError: no file is there, one is unreadable, lacks a column that the mapping names, or has one of
+            another type than before.
     """
-    if source.format == "delta":
-        frames = [_read_delta(spark, source.path)]
-        _require(wanted, frames[0].columns, source.path)
-    else:
-        frames = [
-            _read_files(spark, source, files, header)
-            for header, files in _files_by_columns(spark, source, wanted).items()
-        ]
-    return [_select(frame, wanted, source.path) for frame in frames]
+    contract = Contract() if contract is None else contract
+    if arrived.rows is not None:
+        contract.check(source.path, kinds_of(arrived.rows.drop(ARRIVED_IN).schema), wanted)
+        rows = arrived.rows.withColumn(CORRUPT, F.lit(None).cast("string"))
+        return [_select(rows, wanted, source.path, F.col(ARRIVED_IN))]
+    frames = []
+    for columns, files in _files_by_columns(spark, source, wanted, arrived, contract).items():
+        frame = _read_files(spark, source, files, columns)
+        if source.format == "json":
+            contract.check(source.path, kinds_of(frame.drop(CORRUPT).schema), wanted)
+        frames.append(_select(frame, wanted, source.path, F.col("_metadata.file_path")))
+    return frames
 
 
 def _files_by_columns(
-    spark: SparkSession, source: EventsInput | ItemsInput, wanted: Mapping[str, RawColumn]
-) -> dict[tuple[str, ...], list[str]]:
+    spark: SparkSession,
+    source: EventsInput | ItemsInput,
+    wanted: Mapping[str, RawColumn],
+    arrived: Arrived,
+    contract: Contract,
+) -> dict[tuple[tuple[str, str], ...], list[str]]:
     """Files with the same columns in the same order are read together; a reordered header is a group of its own."""
-    found = list_files(spark, source.path)
-    if not found:
+    if not arrived.files:
         raise InputContractError(
             f"input path '{source.path}' has no files", remedy="set the input's 'path' to the folder of the raw files"
         )
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for file, size, _ in found:
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for file, size, _ in arrived.files:
         if size == 0 and source.format != "parquet":
             continue
-        header = _columns_of(spark, source, file)
-        if source.format == "csv" and not header:
+        columns = _columns_of(spark, source, file)
+        if source.format == "csv" and not columns:
             continue
         if source.format != "json":
-            _require(wanted, header, file)
-        groups.setdefault(tuple(header), []).append(file)
+            contract.check(file, dict(columns), wanted)
+        groups.setdefault(tuple(columns), []).append(file)
     if not groups:
         raise InputContractError(
             f"every file at '{source.path}' is empty", remedy="set the input's 'path' to the folder of the raw files"
@@ -83,13 +100,13 @@ def _files_by_columns(
     return groups
 
 
-def _columns_of(spark: SparkSession, source: EventsInput | ItemsInput, file: str) -> list[str]:
-    """The column names a file declares; none for JSON lines, where every row says its own."""
+def _columns_of(spark: SparkSession, source: EventsInput | ItemsInput, file: str) -> list[tuple[str, str]]:
+    """(name, kind) of the columns a file declares; none for JSON lines, where every row says its own."""
     try:
         if source.format == "parquet":
             return parquet_columns(spark, file)
         if source.format == "csv":
-            return _csv_header(file_header(spark, file, _HEADER_BYTES), source.options)
+            return [(name, "text") for name in _csv_header(file_header(spark, file, _HEADER_BYTES), source.options)]
     except Exception as error:  # Hadoop and Parquet share no narrower error
         raise InputContractError(
             f"file '{file}' cannot be read as {source.format}: {_first_line(error)}",
@@ -108,11 +125,11 @@ def _csv_header(head: bytes, options: Mapping[str, str]) -> list[str]:
 
 
 def _read_files(
-    spark: SparkSession, source: EventsInput | ItemsInput, files: list[str], header: tuple[str, ...]
+    spark: SparkSession, source: EventsInput | ItemsInput, files: list[str], columns: tuple[tuple[str, str], ...]
 ) -> DataFrame:
     reader = spark.read.format(source.format)
     if source.format == "csv":
-        schema = t.StructType([t.StructField(name, t.StringType()) for name in (*header, CORRUPT)])
+        schema = t.StructType([t.StructField(name, t.StringType()) for name in (*dict(columns), CORRUPT)])
         # Pruned columns hide lines with too few or too many values; the header was checked above.
         options = {"header": "true", "columnPruning": "false", "enforceSchema": "false", "mode": "PERMISSIVE"}
         # A quote inside a quoted value is doubled (RFC 4180); Spark's own default is a backslash before it.
@@ -127,27 +144,16 @@ def _read_files(
     return frame if CORRUPT in frame.columns else frame.withColumn(CORRUPT, F.lit(None).cast("string"))
 
 
-def _read_delta(spark: SparkSession, path: str) -> DataFrame:
-    try:
-        frame = spark.read.format("delta").load(path)
-    except PySparkException as error:
-        raise InputContractError(
-            f"Delta table '{path}' cannot be read: {_first_line(error)}",
-            remedy="set the input's 'path' to the folder that holds '_delta_log', or its 'format' to that of the files",
-        ) from error
-    return frame.withColumn(CORRUPT, F.lit(None).cast("string"))
-
-
-def _select(frame: DataFrame, wanted: Mapping[str, RawColumn], path: str) -> RawRows:
+def _select(frame: DataFrame, wanted: Mapping[str, RawColumn], path: str, file: Column) -> RawRows:
     # Under names of their own, because a raw column may be called as one of ours.
-    raw = {f"_raw_{n}": name for n, name in enumerate(name for name in frame.columns if name != CORRUPT)}
+    raw = {f"_raw_{n}": name for n, name in enumerate(one for one in frame.columns if one not in (CORRUPT, ARRIVED_IN))}
     record = F.to_json(F.struct(*[F.col(ours).alias(name) for ours, name in raw.items()]))
     try:
         rows = frame.select(
             *[raw_expression(source).alias(name) for name, source in wanted.items()],
             *[F.col(quoted(name)).alias(ours) for ours, name in raw.items()],
             F.col(CORRUPT),
-            F.col("_metadata.file_path").alias(c.SOURCE_FILE),
+            file.alias(c.SOURCE_FILE),
         )
     except PySparkException as error:
         raise InputContractError(
@@ -165,16 +171,6 @@ def raw_expression(source: RawColumn) -> Column:
 
 def quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
-
-
-def _require(wanted: Mapping[str, RawColumn], present: list[str] | tuple[str, ...], file: str) -> None:
-    for name, source in wanted.items():
-        if source.column is not None and source.column not in present:
-            raise InputContractError(
-                f"file '{file}' has no column '{source.column}', which the mapping names for '{name}'; "
-                f"it has {', '.join(present)}",
-                remedy="correct the mapping under 'input' or the file; nothing was written",
-            )
 
 
 def explain_read_failure(error: Exception, path: str) -> InputContractError:

@@ -6,35 +6,50 @@ writing them. They lie in the warehouse, where every executor reaches them, and 
 
 from __future__ import annotations
 
+import datetime as dt
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recbatch.cleaning.duplicates import ACCEPTED, REJECTED, reason_counts
+from recbatch.cleaning.events import VALUES
 from recbatch.cleaning.raw import READ_FAILURES, explain_read_failure
 from recbatch.tables import columns as c
 
 ROW_ID = "row_id"
-# Files of one date that readers can live with.
-_FILES_A_DATE = 4
+MISSING = "_missing"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Rows by the mask of their reasons and, of those without a reason, by day and type, and missing cells by column.
+
+    earliest, latest: event times of the rows without a reason; None where there are none. pieces: pairs of a day and a
+    task that parsed rows of it, at most; rows of a day that come together make few.
+    """
+
+    reasons: Counter[int] = field(default_factory=Counter)
+    days: Counter[tuple[dt.date, str]] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    earliest: dt.datetime | None = None
+    latest: dt.datetime | None = None
+    pieces: int = 0
+
+    def dates(self) -> list[dt.date]:
+        """The event dates of the rows without a reason."""
+        return sorted({day for day, _ in self.days})
 
 
 @dataclass(frozen=True)
 class Staged:
-    """The parsed rows of one input with a `row_id`, and what was counted while they were written.
-
-    counts: rows read, accepted and rejected by what is wrong with them alone, and rows by reason code.
-    dates: the event dates of the accepted rows, as yyyy-MM-dd.
-    scattered: whether most tasks hold most dates, so that writing without a shuffle would make a file of each pair.
-    """
+    """The parsed rows of one input with a `row_id`, the codes of their reasons, and their tally."""
 
     rows: DataFrame
     codes: Sequence[str]
-    counts: dict[str, int]
-    dates: Sequence[str]
-    scattered: bool
+    tally: Tally
 
 
 def stage_rows(parsed: DataFrame, codes: Sequence[str], folder: str, path: str) -> Staged:
@@ -43,27 +58,54 @@ def stage_rows(parsed: DataFrame, codes: Sequence[str], folder: str, path: str) 
     Raises:
         InputContractError: a file of the input cannot be read.
     """
-    observed = Observation("staging")
-    good = F.col(c.REASONS) == 0
-    counted = parsed.withColumn(ROW_ID, F.monotonically_increasing_id()).observe(
-        observed,
-        F.count(F.lit(1)).alias("read"),
-        F.count_if(good).alias(ACCEPTED),
-        F.count_if(~good).alias(REJECTED),
-        *reason_counts(codes),
-    )
+    rows = parsed.withColumns({ROW_ID: F.monotonically_increasing_id(), MISSING: missing_mask()})
     try:
-        counted.write.mode("overwrite").parquet(folder)
+        rows.write.mode("overwrite").parquet(folder)
     except READ_FAILURES as error:
         raise explain_read_failure(error, path) from error
-    counts = {name: int(n) for name, n in observed.get.items() if n or not name.startswith("reason:")}
-    rows = parsed.sparkSession.read.schema(counted.schema).parquet(folder)
-    dates, parts = _dates(rows.where(good))
-    return Staged(rows, codes, counts, dates, parts > _FILES_A_DATE * len(dates))
+    staged = parsed.sparkSession.read.schema(rows.schema).parquet(folder)
+    return Staged(staged.drop(MISSING), codes, tally(staged))
 
 
-def _dates(rows: DataFrame) -> tuple[list[str], int]:
-    """The event dates, and the number of pairs of a date and a task that parsed it (the upper half of a row id)."""
-    parts = rows.select(F.to_date(c.EVENT_TIME).alias("day"), F.shiftright(ROW_ID, 33).alias("task")).distinct()
-    row = parts.agg(F.sort_array(F.collect_set(F.col("day").cast("string"))), F.count(F.lit(1))).first()
-    return (row[0], row[1]) if row is not None else ([], 0)
+def missing_mask() -> Column:
+    """A bit for every missing value of a row, in the order of `VALUES`."""
+    bits = [F.when(F.col(name).isNull(), 1 << n).otherwise(0) for n, name in enumerate(VALUES)]
+    return reduce(Column.__add__, bits)
+
+
+def missing_columns(mask: int) -> list[str]:
+    """The names of the columns whose bits are set in a `missing_mask`."""
+    return [name for n, name in enumerate(VALUES) if mask >> n & 1]
+
+
+def tally(rows: DataFrame) -> Tally:
+    """Count the rows of a staged folder: one look at four columns, that Parquet stores in few bytes a row."""
+    good = F.col(c.REASONS) == 0
+    groups = rows.groupBy(
+        c.REASONS,
+        F.when(good, F.to_date(c.EVENT_TIME)).alias("day"),
+        F.when(good, F.col(c.EVENT_TYPE)).alias("type"),
+        F.when(good, F.col(MISSING)).alias("missing"),
+    )
+    bounds = [F.unix_micros(one(c.EVENT_TIME)).alias(one.__name__) for one in (F.min, F.max)]
+    # The upper half of a row id is the number of the task that parsed the row.
+    bounds += [F.shiftright(one(ROW_ID), 33).alias(f"{one.__name__}_task") for one in (F.min, F.max)]
+    reasons, days, missing = Counter[int](), Counter[tuple[dt.date, str]](), Counter[str]()
+    earliest, latest = [], []
+    tasks: dict[dt.date, tuple[int, int]] = {}
+    for row in groups.agg(F.count(F.lit(1)).alias("n"), *bounds).collect():
+        reasons[row[c.REASONS]] += row["n"]
+        if row[c.REASONS] == 0:
+            days[row["day"], row["type"]] += row["n"]
+            missing.update(dict.fromkeys(missing_columns(row["missing"]), row["n"]))
+            earliest.append(row["min"])
+            latest.append(row["max"])
+            first, last = tasks.get(row["day"], (row["min_task"], row["max_task"]))
+            tasks[row["day"]] = (min(first, row["min_task"]), max(last, row["max_task"]))
+    pieces = sum(last - first + 1 for first, last in tasks.values())
+    first_event, last_event = _moment(min(earliest, default=None)), _moment(max(latest, default=None))
+    return Tally(reasons, days, missing, first_event, last_event, pieces)
+
+
+def _moment(micros: int | None) -> dt.datetime | None:
+    return None if micros is None else dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros)

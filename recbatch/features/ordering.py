@@ -73,7 +73,8 @@ def _insert(order: Any, time: Any, tie: Any) -> None:
         moved = order[at]
         to = at
         while to > 0 and (
-            time[order[to - 1]] > time[moved] or (time[order[to - 1]] == time[moved] and tie[order[to - 1]] > tie[moved])
+            time[order[to - 1]] > time[moved]
+            or (time[order[to - 1]] == time[moved] and tie[order[to - 1]] > tie[moved])
         ):
             order[to] = order[to - 1]
             to -= 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
 from recbatch.tables import columns as c
@@ -58,3 +59,38 @@ def _replace(
         partition_by=list(spec.partition_by),
         partition_filters=partitions,  # type: ignore[arg-type]
     )
+
+
+def is_committed(folder: str, application: str, version: int) -> bool:
+    """Whether the table has committed this transaction, or a later one of the application."""
+    known = DeltaTable(folder).transaction_version(application) if DeltaTable.is_deltatable(folder) else None
+    return known is not None and known >= version
+
+
+def commit_files(
+    folder: str,
+    spec: TableSpec,
+    files: Sequence[WrittenFile],
+    *,
+    mode: Literal["append", "overwrite"],
+    application: str,
+    version: int,
+) -> None:
+    """Add files to an existing table, or put them in the place of all that it holds, in one marked commit.
+
+    Whether it has been committed before is for the caller to ask (`is_committed`), before the files are written.
+    """
+    table = DeltaTable(folder)
+    table.create_write_transaction(
+        list(_added(files)),
+        mode=mode,
+        schema=pa.schema(table.schema().to_arrow()),
+        partition_by=list(spec.partition_by),
+        commit_properties=CommitProperties(app_transactions=[Transaction(application, version)]),
+    )
+
+
+def _added(files: Sequence[WrittenFile]) -> Iterator[AddAction]:
+    now = int(time.time() * 1000)
+    for file in files:
+        yield AddAction(file.path, file.size, file.partition, now, True, json.dumps({"numRecords": file.rows}))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import SparkSession
+from pyspark.sql import types as t
 
 if TYPE_CHECKING:
     from py4j.java_gateway import JavaObject
@@ -68,12 +69,36 @@ def file_header(spark: SparkSession, path: str, size: int) -> bytes:
         stream.close()
 
 
-def parquet_columns(spark: SparkSession, path: str) -> list[str]:
-    """The top-level column names in the footer of a Parquet file."""
+def parquet_columns(spark: SparkSession, path: str) -> list[tuple[str, str]]:
+    """(name, kind) of the top-level columns in the footer of a Parquet file; kinds as in `kind_of_type`."""
     configuration = spark.sparkContext._jsc.hadoopConfiguration()
     reader = _jvm(spark).org.apache.parquet.hadoop.ParquetFileReader
     footer = reader.readFooter(configuration, hadoop_path(spark, path))
-    return [field.getName() for field in footer.getFileMetaData().getSchema().getFields()]
+    return [(field.getName(), _parquet_kind(field)) for field in footer.getFileMetaData().getSchema().getFields()]
+
+
+def _parquet_kind(field: Any) -> str:
+    if not field.isPrimitive():
+        return "nested"
+    physical = str(field.asPrimitiveType().getPrimitiveTypeName())
+    logical = str(field.getLogicalTypeAnnotation() or "")
+    if physical == "INT96" or logical.startswith(("TIMESTAMP", "DATE")):
+        return "time"
+    if physical == "BOOLEAN":
+        return "boolean"
+    textual = physical in ("BINARY", "FIXED_LEN_BYTE_ARRAY") and not logical.startswith("DECIMAL")
+    return "text" if textual else "number"
+
+
+def kind_of_type(kind: t.DataType) -> str:
+    """number, text, time, boolean or nested: what a column may not change to while it keeps its name."""
+    if isinstance(kind, t.NumericType):
+        return "number"
+    if isinstance(kind, t.StringType | t.BinaryType):
+        return "text"
+    if isinstance(kind, t.TimestampType | t.TimestampNTZType | t.DateType):
+        return "time"
+    return "boolean" if isinstance(kind, t.BooleanType) else "nested"
 
 
 def upload_folder(spark: SparkSession, source: Path, target: str) -> None:
@@ -95,3 +120,45 @@ def download_folder(spark: SparkSession, source: str, target: Path) -> None:
     if not system.exists(path):
         raise FileNotFoundError(source)
     system.copyToLocalFile(False, path, hadoop_path(spark, target.resolve().as_uri()), True)
+
+
+def read_text(spark: SparkSession, path: str) -> str | None:
+    """A small text file, or None where it does not exist."""
+    file = hadoop_path(spark, path)
+    system = file_system(spark, file)
+    if not system.exists(file):
+        return None
+    stream = system.open(file)
+    try:
+        return bytes(_jvm(spark).org.apache.commons.io.IOUtils.toByteArray(stream)).decode()
+    finally:
+        stream.close()
+
+
+def write_text(spark: SparkSession, path: str, text: str) -> None:
+    """Write a small text file whole or not at all; one that is there is replaced."""
+    file, staged = hadoop_path(spark, path), hadoop_path(spark, f"{path}.writing")
+    system = file_system(spark, file)
+    stream = system.create(staged, True)
+    try:
+        stream.write(bytearray(text.encode()))
+    finally:
+        stream.close()
+    system.delete(file, False)
+    if not system.rename(staged, file):
+        raise OSError(f"cannot rename {path}.writing to {path}")
+
+
+def folder_names(spark: SparkSession, path: str) -> list[str]:
+    """The names of what a folder holds, sorted; none where it does not exist."""
+    folder = hadoop_path(spark, path)
+    system = file_system(spark, folder)
+    if not system.exists(folder):
+        return []
+    return sorted(status.getPath().getName() for status in system.listStatus(folder))
+
+
+def remove(spark: SparkSession, path: str) -> None:
+    """Remove a file or a folder with all in it, if it is there."""
+    target = hadoop_path(spark, path)
+    file_system(spark, target).delete(target, True)

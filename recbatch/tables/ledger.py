@@ -14,6 +14,7 @@ from typing import Any
 
 from recbatch import __version__
 from recbatch.tables import columns as c
+from recbatch.tables.arrow import read_arrow
 from recbatch.tables.schemas import RUNS
 from recbatch.tables.store import TableStore, Transaction
 
@@ -52,7 +53,7 @@ class Ledger:
         self._pipeline = pipeline
         self._rows: list[dict[str, Any]] = []
         if store.version(RUNS) is not None:
-            rows = store.read(RUNS).toArrow().to_pylist()
+            rows = read_arrow(store, RUNS).to_pylist()
             self._rows = sorted(({**row, **_maps(row)} for row in rows), key=_order)
 
     def last_done(self, stage: str) -> dict[str, Any] | None:
@@ -112,7 +113,7 @@ class Ledger:
         }
         # The ledger's own version is the number of its rows: every row is a commit of its own.
         transaction = Transaction(f"{self._pipeline}/ledger/{attempt.run_id}", len(self._rows))
-        self._store.append(RUNS, self._store.spark.createDataFrame([row], RUNS.schema), transaction)
+        self._store.append_few(RUNS, [row], transaction)
         self._rows.append(row)
 
 

@@ -62,16 +62,27 @@ EVENTS = _spec(
     run_id=_STRING,
 )
 
-ITEMS = _spec(
-    "items",
-    item_id=_STRING,
-    title=_STRING,
-    categories=_map(_list(_STRING)),
-    numbers=_map(_DOUBLE),
-    imputed=_list(_STRING),
-    valid_from=_TIME,
-    valid_to=_TIME,
-    source_file=_STRING,
+_ITEM_COLUMNS: dict[str, t.DataType] = {
+    c.ITEM_ID: _STRING,
+    c.TITLE: _STRING,
+    c.CATEGORIES: _map(_list(_STRING)),
+    c.NUMBERS: _map(_DOUBLE),
+    c.IMPUTED: _list(_STRING),
+    c.VALID_FROM: _TIME,
+    c.VALID_TO: _TIME,
+    c.SOURCE_FILE: _STRING,
+    c.RUN_ID: _STRING,
+}
+ITEMS = TableSpec("items", _struct(**_ITEM_COLUMNS))
+ITEM_HISTORY = TableSpec("item_history", _struct(**_ITEM_COLUMNS, known_from=_TIME))
+IMPUTATIONS = _spec(
+    "imputations",
+    table_name=_STRING,
+    column_name=_STRING,
+    strategy=_STRING,
+    value=_STRING,
+    group=_STRING,
+    rows=_LONG,
     run_id=_STRING,
 )
 
@@ -82,6 +93,16 @@ def _rejected(name: str) -> TableSpec:
 
 REJECTED_EVENTS = _rejected("rejected_events")
 REJECTED_ITEMS = _rejected("rejected_items")
+
+BOTS = _spec("bots", user_id=_STRING, reasons=_list(_STRING), run_id=_STRING)
+DATA_QUALITY = _spec(
+    "data_quality",
+    run_id=_STRING,
+    metric=_STRING,
+    subject=_STRING,
+    event_date=t.DateType(),
+    value=_DOUBLE,
+)
 
 ITEM_INDEX = _spec("item_index", item_id=_STRING, item_idx=_INT, run_id=_STRING)
 CATEGORY_INDEX = _spec("category_index", field=_STRING, value=_STRING, code=_INT, run_id=_STRING)
@@ -275,6 +296,7 @@ RUNS = _spec(
     message=_STRING,
     code_version=_STRING,
 )
+LEASES = _spec("leases", stage=_STRING, owner=_STRING, expires_at=_LONG)
 RELEASES = _spec(
     "releases",
     published=True,

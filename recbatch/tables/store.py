@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import pyarrow as pa
 from delta.exceptions import DeltaConcurrentModificationException
+from delta.tables import DeltaTable as DeltaTableHandle
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake import Transaction as Marker
 from deltalake.exceptions import CommitFailedError
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from recbatch.errors import InputContractError, UsageError
@@ -80,21 +82,30 @@ class TableStore:
 
         Times are aware ones.
         """
-        self.replace_arrow(spec, pa.Table.from_pylist(rows, _arrow_schema(spec)), transaction)
+        self._write_arrow(spec, pa.Table.from_pylist(rows, _arrow_schema(spec)), transaction, "overwrite")
+
+    def append_few(self, spec: TableSpec, rows: list[dict[str, Any]], transaction: Transaction) -> None:
+        """As `append`, for some rows that the driver has; see `replace_few`."""
+        self._write_arrow(spec, pa.Table.from_pylist(rows, _arrow_schema(spec)), transaction, "append")
 
     def replace_arrow(self, spec: TableSpec, rows: pa.Table, transaction: Transaction) -> None:
         """As `replace`, for item-level rows that the driver has, with the columns of the contract."""
-        arrow = rows.select(spec.schema.names).cast(_arrow_schema(spec))
+        self._write_arrow(spec, rows.select(spec.schema.names).cast(_arrow_schema(spec)), transaction, "overwrite")
+
+    def _write_arrow(
+        self, spec: TableSpec, arrow: pa.Table, transaction: Transaction, mode: Literal["overwrite", "append"]
+    ) -> None:
         folder = self.local_folder(spec)
         if folder is None:
-            self.replace(spec, self.spark.createDataFrame(arrow), transaction)
+            self._write(spec, self.spark.createDataFrame(arrow), transaction, mode)
             return
         application = f"{transaction.application}/{spec.name}"
         exists = DeltaTable.is_deltatable(folder)
-        if exists and (DeltaTable(folder).transaction_version(application) or 0) >= transaction.version:
+        if exists and (DeltaTable(folder).transaction_version(application) or -1) >= transaction.version:
             return
         mark = CommitProperties(app_transactions=[Marker(application, transaction.version)])
-        write_deltalake(folder, arrow, mode="overwrite", schema_mode="overwrite", commit_properties=mark)
+        replaced: Literal["overwrite"] | None = "overwrite" if mode == "overwrite" else None
+        write_deltalake(folder, arrow, mode=mode, schema_mode=replaced, commit_properties=mark)
 
     def append_unique(self, spec: TableSpec, rows: pa.Table, version: int, keys: Sequence[Sequence[str]]) -> bool:
         """Add item-level rows that were computed from `version`; False where they have to be computed once more.
@@ -201,6 +212,12 @@ class TableStore:
         """Add `rows` in one commit and return the version that holds them."""
         return self._write(spec, rows, transaction, "append")
 
+    def delete_matching(self, spec: TableSpec, keys: DataFrame, column: str) -> None:
+        """Delete the rows whose `column` is among the few of `keys`; doing it twice is the same as once."""
+        table = DeltaTableHandle.forPath(self.spark, self.path(spec)).alias("stored")
+        wanted = F.broadcast(keys.select(column)).alias("keys")
+        table.merge(wanted, f"stored.{column} = keys.{column}").whenMatchedDelete().execute()
+
     def _write(self, spec: TableSpec, rows: DataFrame, transaction: Transaction, mode: str) -> int:
         writer = (
             in_contract(spec, rows)
@@ -264,7 +281,11 @@ _NO_STATISTICS = ("delta.dataSkippingNumIndexedCols", "0")
 
 def _make(folder: str, spec: TableSpec, mode: Literal["overwrite", "ignore"]) -> None:
     DeltaTable.create(
-        folder, _arrow_schema(spec), mode=mode, partition_by=list(spec.partition_by), configuration=dict([_NO_STATISTICS])
+        folder,
+        _arrow_schema(spec),
+        mode=mode,
+        partition_by=list(spec.partition_by),
+        configuration=dict([_NO_STATISTICS]),
     )
 
 

@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import MapType
 
+from recbatch.cleaning.arrivals import everything
 from recbatch.cleaning.duplicates import OUTCOMES
 from recbatch.cleaning.events import parse_events
 from recbatch.cleaning.rules import as_array
@@ -23,7 +24,7 @@ from recbatch.cleaning.verdicts import judge
 from recbatch.config.cleaning import CleaningSection
 from recbatch.config.inputs import EventsInput, ItemsInput
 from recbatch.config.sections import Config
-from recbatch.context import Progress, StageContext
+from recbatch.context import Progress, Request, StageContext
 from recbatch.tables import columns as c
 from recbatch.tables.schemas import TableSpec
 from recbatch.tables.store import TableStore, Transaction
@@ -79,14 +80,14 @@ def judged(
     """Every row of the log with its values, `reasons` as a list, and `outcome`."""
     section = cleaning or CleaningSection()
     with tempfile.TemporaryDirectory() as folder:
-        staged = stage_rows(*parse_events(spark, source, section, known_items, 10), f"{folder}/rows", source.path)
-        verdict = judge(staged, section)
+        parsed = parse_events(spark, source, section, known_items, 10, everything(spark, source))
+        verdict = judge(stage_rows(*parsed, f"{folder}/rows", source.path), section)
         rows = verdict.rows.withColumn(c.REASONS, as_array(F.col(c.REASONS), verdict.codes))
         found = [row.asDict(recursive=True) for row in rows.collect()]
-    counted = Counter(row["outcome"] for row in found)
-    assert {name: verdict.counts[name] for name in OUTCOMES} == {name: counted[name] for name in OUTCOMES}
+    counts, counted = verdict.counts(), Counter(row["outcome"] for row in found)
+    assert {name: counts[name] for name in OUTCOMES} == {name: counted[name] for name in OUTCOMES}
     reasons = Counter(f"reason:{code}" for row in found for code in row["reasons"])
-    assert {name: n for name, n in verdict.counts.items() if name.startswith("reason:")} == reasons
+    assert {name: n for name, n in counts.items() if name.startswith("reason:")} == reasons
     return found
 
 
@@ -96,7 +97,9 @@ def make_config(
     return Config.model_validate({"warehouse": str(warehouse), "input": {"events": events, "items": items}} | sections)
 
 
-def make_context(spark: SparkSession, config: Config, *, version: int = 1, as_of: Any = None) -> StageContext:
+def make_context(
+    spark: SparkSession, config: Config, *, version: int = 1, as_of: Any = None, request: Request | None = None
+) -> StageContext:
     return StageContext(
         spark,
         config,
@@ -105,6 +108,7 @@ def make_context(spark: SparkSession, config: Config, *, version: int = 1, as_of
         Transaction("tests", version),
         as_of,
         Progress(lambda _: None, lambda *_: None),
+        request or Request(),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from recbatch.cleaning.arrivals import everything
 from recbatch.cleaning.raw import read_raw
 from recbatch.config.cleaning import CleaningSection, Rule
 from recbatch.config.inputs import RawColumn
@@ -188,7 +189,8 @@ def test_strategy_drop_rejects_what_is_missing(spark: SparkSession, tmp_path: Pa
 @pytest.mark.parametrize("name", ["a b.csv", "log[1].csv", "{log}.csv", "Zoë.csv", "100%.csv"])
 def test_any_file_name_is_read(spark: SparkSession, tmp_path: Path, name: str) -> None:
     write_csv(tmp_path / "raw" / name, [event()])
-    (raw,) = read_raw(spark, events_input(tmp_path / "raw"), {c.USER_ID: RawColumn(column="user")})
+    source = events_input(tmp_path / "raw")
+    (raw,) = read_raw(spark, source, {c.USER_ID: RawColumn(column="user")}, everything(spark, source))
     assert [row[c.USER_ID] for row in raw.rows.collect()] == ["u1"]
 
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recbatch.cleaning.items import finish_items, items_of_log, parse_items
+from recbatch.cleaning.arrivals import everything
+from recbatch.cleaning.items import extend_items_of_log, finish_items, fit_item_fills, parse_items
 from recbatch.cleaning.rules import as_array
 from recbatch.config.inputs import ItemsInput
 from recbatch.tables import columns as c
@@ -49,21 +50,23 @@ def item(**changes: str) -> dict[str, str]:
 
 
 def _parsed(spark: SparkSession, source: ItemsInput) -> list[dict[str, Any]]:
-    rows, codes = parse_items(spark, source)
+    rows, codes = parse_items(spark, source, everything(spark, source))
     rows = rows.withColumn(c.REASONS, as_array(F.col(c.REASONS), codes))
     return [row.asDict(recursive=True) for row in rows.collect()]
 
 
 def _finished(spark: SparkSession, source: ItemsInput) -> dict[str, dict[str, Any]]:
-    rows, _ = parse_items(spark, source)
-    finished = finish_items(rows.where("outcome = 'accepted'"), source, "run-1")
+    rows, _ = parse_items(spark, source, everything(spark, source))
+    accepted = rows.where("outcome = 'accepted'")
+    finished = finish_items(accepted, source, fit_item_fills(accepted, source), "run-1")
     return {row[c.ITEM_ID]: row.asDict(recursive=True) for row in in_contract(ITEMS, finished).collect()}
 
 
-def test_the_newest_row_of_an_item_is_kept(spark: SparkSession, tmp_path: Path) -> None:
+def test_rows_that_begin_at_different_times_are_versions_of_an_item(spark: SparkSession, tmp_path: Path) -> None:
     rows = [
         item(name="undated"),
         item(name="old", **{"from": "2023-01-01"}),
+        item(name="newer", **{"from": "2024-01-01"}),
         item(name="new", **{"from": "2024-01-01"}),
         item(name="new", **{"from": "2024-01-01"}),
         item(name="wrong", **{"from": "2025-01-32"}),
@@ -75,8 +78,9 @@ def test_the_newest_row_of_an_item_is_kept(spark: SparkSession, tmp_path: Path) 
     assert sorted((row[c.ITEM_ID], row[c.TITLE], row["outcome"]) for row in found) == [
         ("i1", "new", "accepted"),
         ("i1", "new", "exact_duplicate"),
-        ("i1", "old", "key_duplicate"),
-        ("i1", "undated", "key_duplicate"),
+        ("i1", "newer", "key_duplicate"),
+        ("i1", "old", "accepted"),
+        ("i1", "undated", "accepted"),
         ("i1", "wrong", "rejected"),
         ("i2", "two", "accepted"),
     ]
@@ -149,7 +153,7 @@ def test_missing_attributes_are_filled_and_flagged(
 def test_a_catalogue_made_of_the_log_knows_no_item_before_its_first_event(spark: SparkSession) -> None:
     events = [("i1", dt.datetime(2024, 1, 2)), ("i1", dt.datetime(2024, 1, 1)), ("i2", dt.datetime(2024, 3, 1))]
     frame = spark.createDataFrame(events, "item_id string, event_time timestamp")
-    rows = in_contract(ITEMS, items_of_log(frame, "run-1")).collect()
+    rows = in_contract(ITEMS, extend_items_of_log(None, frame, "run-1")).collect()
     assert {row[c.ITEM_ID]: row[c.VALID_FROM] for row in rows} == {
         "i1": dt.datetime(2024, 1, 1),
         "i2": dt.datetime(2024, 3, 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recbatch.cleaning import parsing
@@ -32,8 +32,13 @@ def _moment(text: str) -> dt.datetime:
 def _parsed(spark: SparkSession, values: list[object], kind: str, time: TimeFormat) -> list[int | None]:
     """Epoch microseconds, which no zone of driver or session can distort."""
     frame = spark.createDataFrame([(n, value) for n, value in enumerate(values)], f"n int, moment {kind}")
-    column = F.unix_micros(parsing.timestamp(frame, "moment", time))
+    column = F.unix_micros(_timestamp(frame, time))
     return [row["micros"] for row in frame.select("n", column.alias("micros")).orderBy("n").collect()]
+
+
+def _timestamp(frame: DataFrame, time: TimeFormat) -> Column:
+    raw = F.col("moment")
+    return parsing.timestamp(raw, parsing.text(raw), frame.schema["moment"].dataType, time)
 
 
 def _micros(text: str) -> int:
@@ -87,6 +92,6 @@ def test_numbers_that_are_no_time(spark: SparkSession) -> None:
 def test_milliseconds_taken_for_seconds_are_out_of_range(spark: SparkSession) -> None:
     time = TimeFormat(unit="seconds", earliest="2000-01-01", latest="2030-01-01")
     frame = spark.createDataFrame([("1709287200",), ("1709287200000",), ("1",)], "moment string")
-    moment = parsing.timestamp(frame, "moment", time)
+    moment = _timestamp(frame, time)
     column = F.coalesce(parsing.outside(moment, time), parsing.unparsed(F.col("moment"), moment))
     assert [row[0] for row in frame.select(column).collect()] == [False, True, True]
