@@ -55,7 +55,7 @@ def target_damping(totals: NDArray[np.int64], section: NeighboursSection) -> NDA
 
 
 def choose(strongest: Strongest, delivery: Delivery) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow: parts (of `delivery.FILES`, with one of pairs in a row) to files with their sources' neighbours."""
+    """For mapInArrow: parts of the pairs, as rows of `delivery.FILES`, to files with their sources' neighbours."""
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         keep_freed_memory()
@@ -73,9 +73,7 @@ def choose(strongest: Strongest, delivery: Delivery) -> Callable[[Iterable[pa.Re
     return work
 
 
-def _neighbours(
-    strongest: Strongest, delivery: Delivery, part: int, pairs: list[pa.Table]
-) -> Iterator[pa.RecordBatch]:
+def _neighbours(strongest: Strongest, delivery: Delivery, part: int, pairs: list[pa.Table]) -> Iterator[pa.RecordBatch]:
     first = part * strongest.part_width
     bounds, targets, slots = _grouped(pairs, first, strongest.part_width)
     for cut, name in enumerate(NEIGHBOURS):
@@ -108,7 +106,11 @@ def _grouped(
     pairs: list[pa.Table], first: int, width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint16]]:
     """(W + 1,) where each source's pairs begin, their targets, and their slots."""
-    chunks = [[column.to_numpy() for column in batch.select(PAIR_COLUMNS).columns] for table in pairs for batch in table.to_batches()]
+    chunks = [
+        [column.to_numpy() for column in batch.select(PAIR_COLUMNS).columns]
+        for table in pairs
+        for batch in table.to_batches()
+    ]
     sizes = np.zeros(width, np.int64)
     for source, *_ in chunks:
         sizes += np.bincount(source - first, minlength=width)

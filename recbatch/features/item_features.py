@@ -50,8 +50,8 @@ def attributes_as_of(
 ) -> DataFrame:
     """The catalogue with attributes as maps, missing ones filled by what was known at `as_of`.
 
-    prices: (item_id, price), the mean price of an item in the log, which `numbers` gains as `item_price`. Items that are
-    not valid yet have no attribute.
+    prices: (item_id, price), the mean price of an item in the log, which `numbers` gains as `item_price`. Items that
+    are not valid yet have no attribute.
     """
     price = prices.select(c.ITEM_ID, F.col(c.PRICE).alias(attribute_column(ITEM_PRICE)))
     known = unpack_attributes(items, attributes).where(

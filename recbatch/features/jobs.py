@@ -122,9 +122,7 @@ def _commit_users(context: StageContext, plan: Build, users: Deliveries) -> None
             users.commit(spec.name, sorted(made), context.transaction)
 
 
-def _write_neighbours(
-    context: StageContext, recipe: Recipe, users: Deliveries, counts: Counts, scratch: str
-) -> None:
+def _write_neighbours(context: StageContext, recipe: Recipe, users: Deliveries, counts: Counts, scratch: str) -> None:
     section, spark = context.config.features.neighbours, context.spark.sparkContext
     damping = spark.broadcast(cooccurrence.target_damping(counts.of_items("target"), section))
     strongest = cooccurrence.Strongest(

@@ -66,9 +66,7 @@ class NewEvents:
     because: str | None = None
 
 
-def new_events(
-    tables: TableStore, version: int, as_of: dt.datetime, mark: str, *, more_items: bool
-) -> NewEvents:
+def new_events(tables: TableStore, version: int, as_of: dt.datetime, mark: str, *, more_items: bool) -> NewEvents:
     """The events of `version` that the last run did not know, or all where its results cannot be built upon."""
     base = State.read(tables)
     reason = _rebuild_reason(tables, base, as_of, mark, more_items=more_items)

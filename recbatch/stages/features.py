@@ -188,7 +188,9 @@ def _prices(context: StageContext, counts: Counts, cut: int) -> DataFrame:
     """(item_id, price) of the items that have one."""
     numbers, prices = mean_prices(counts, cut)
     index = read_arrow(context.tables, schemas.ITEM_INDEX, columns=[c.ITEM_ID, c.ITEM_IDX]).sort_by(c.ITEM_IDX)
-    return context.spark.createDataFrame(pa.table({c.ITEM_ID: index[c.ITEM_ID].take(pa.array(numbers)), c.PRICE: prices}))
+    return context.spark.createDataFrame(
+        pa.table({c.ITEM_ID: index[c.ITEM_ID].take(pa.array(numbers)), c.PRICE: prices})
+    )
 
 
 def _write_item_features(

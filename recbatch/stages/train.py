@@ -37,7 +37,6 @@ from recbatch.training.fusion import FusionResult, fit_fusion
 from recbatch.training.trainer import FitResult, Inputs, fit, refit, threads
 from recbatch.training.validation import Validation, Window
 
-
 # What the sequences of each cut are normalised by.
 _NORMALIZATION = {
     schemas.USER_SEQUENCES.name: schemas.NORMALIZATION,

@@ -68,7 +68,9 @@ class Shop:
         """Append random events, of some moments only, so that they meet in time."""
         rows = []
         for _ in range(number):
-            moment = START + DAY * int(self.random.integers(*days)) + dt.timedelta(hours=int(self.random.integers(0, 3)))
+            moment = (
+                START + DAY * int(self.random.integers(*days)) + dt.timedelta(hours=int(self.random.integers(0, 3)))
+            )
             imputed = self.random.random() < 0.2
             row = dict.fromkeys(schemas.EVENTS.schema.names) | {
                 c.USER_ID: f"user {int(self.random.zipf(1.5)) % users}",
@@ -98,9 +100,7 @@ class Shop:
     def context(self, version: int, as_of: dt.datetime | None = None) -> StageContext:
         made = make_context(self.spark, self.config, version=version, as_of=as_of)
         progress = Progress(self.notes.append, lambda *_: None)
-        return StageContext(
-            made.spark, made.config, made.tables, made.run_id, made.transaction, made.as_of, progress
-        )
+        return StageContext(made.spark, made.config, made.tables, made.run_id, made.transaction, made.as_of, progress)
 
     def build(self, version: int, as_of: dt.datetime | None = None) -> dict[str, list[Any]]:
         """Run the stage; the tables as they are then. `self.notes` tells whether all events were read."""

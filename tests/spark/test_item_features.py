@@ -55,7 +55,9 @@ def test_an_index_is_dense_and_only_grows() -> None:
 
 
 def test_an_index_of_two_columns_over_an_empty_one_begins_at_its_first_number() -> None:
-    empty = pa.table({c.FIELD: pa.array([], pa.string()), c.VALUE: pa.array([], pa.string()), c.CODE: pa.array([], pa.int32())})
+    empty = pa.table(
+        {c.FIELD: pa.array([], pa.string()), c.VALUE: pa.array([], pa.string()), c.CODE: pa.array([], pa.int32())}
+    )
     values = pa.table({c.FIELD: ["f", "f", "g", "f"], c.VALUE: ["a", "b", "a", "a"]})
     found = new_entries(values, empty, [c.FIELD, c.VALUE], c.CODE, first=1)
     assert sorted(found[c.CODE].to_pylist()) == [1, 2, 3]

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recbatch.config.inputs import Missing
 from recbatch.config.sections import NeighboursSection
 from recbatch.features import counting, ordering
 from recbatch.features.amounts import fit_amounts, mean_prices
 from recbatch.features.counts import Counts
 from recbatch.features.cuts import UNIT, Cuts, Decay
 from recbatch.features.pasts import TYPES, Part, Pasts, text_hashes
-from recbatch.config.inputs import Missing
 
 N_ITEMS, DAY = 6, 86_400
 HASHES = text_hashes(pa.array([f"item {n}" for n in range(N_ITEMS)]))
@@ -41,8 +41,7 @@ Event = tuple[str, int, int, int, float, float]
 
 def _part(events: list[Event]) -> Part:
     columns = {
-        name: np.array([event[at] for event in events], kind)
-        for at, (name, kind) in enumerate(TYPES.items(), start=1)
+        name: np.array([event[at] for event in events], kind) for at, (name, kind) in enumerate(TYPES.items(), start=1)
     }
     ids = pa.array([event[0] for event in events], pa.string())
     buckets = np.array([len(event[0]) for event in events], np.int32)
@@ -65,7 +64,9 @@ def test_every_user_has_the_own_events_in_the_order_of_time(events: list[Event])
     assert found.keys() == {event[0] for event in events}
     for user, past in found.items():
         mine = [event[1:] for event in events if event[0] == user]
-        assert Counter(map(repr, past)) == Counter(repr((*event[:3], *map(float, np.float32(event[3:])))) for event in mine)
+        assert Counter(map(repr, past)) == Counter(
+            repr((*event[:3], *map(float, np.float32(event[3:])))) for event in mine
+        )
         assert [row[2] for row in past] == sorted(row[2] for row in past)
 
 
