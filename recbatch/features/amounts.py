@@ -78,7 +78,7 @@ def _moments(counts: Counts, name: str, cut: int) -> tuple[int, float, float]:
         return 0, 0.0, 0.0
     # A value is m * 2^(e - 150): see `counting.add_moments`.
     total = sum(value << exponent for exponent, value in enumerate(sums))
-    squares = sum(((h << 24) + l) << 2 * exponent for exponent, (h, l) in enumerate(zip(high, low, strict=True)))
+    squares = sum(((up << 24) + down) << 2 * e for e, (up, down) in enumerate(zip(high, low, strict=True)))
     mean = Fraction(total, number << 150)
     variance = Fraction(squares, number << 300) - mean * mean
     return number, float(mean), sqrt(variance)

@@ -1,4 +1,4 @@
-"""What a Python worker does with the events of some buckets: users' lists for the tables, counts, and pairs of items."""
+"""What a worker makes of the events of some buckets: users' lists for the tables, counts, and pairs of items."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def target_damping(totals: NDArray[np.int64], section: NeighboursSection) -> NDA
 
 
 def choose(strongest: Strongest, delivery: Delivery) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow: parts (of `delivery.FILES`, with one of pairs in a row) to files with their sources' neighbours."""
+    """For mapInArrow: parts of the pairs, as rows of `delivery.FILES`, to files with their sources' neighbours."""
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         keep_freed_memory()

@@ -78,7 +78,7 @@ def add_moments(time: Any, bits: Any, cuts: Any, sums: Any, squares_high: Any, s
         if exponent:
             mantissa |= 1 << 23
         else:
-            exponent = 1  # subnormal
+            exponent = np.int64(1)  # subnormal
         square = mantissa * mantissa
         signed = -mantissa if bits[at] >> np.uint32(31) else mantissa
         for cut in range(len(cuts)):

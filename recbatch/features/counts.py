@@ -81,7 +81,7 @@ class Counts:
     def to_bytes(self) -> bytes:
         """For `add`: the items that occur, and the rest whole."""
         seen = np.flatnonzero(self.items.any(axis=(0, 1)))
-        arrays = {"at": seen, "items": self.items[:, :, seen], "moments": self.moments}
+        arrays: dict[str, NDArray[Any]] = {"at": seen, "items": self.items[:, :, seen], "moments": self.moments}
         arrays |= {"low": self.low, "high": self.high}
         for (name, cut), (values, numbers) in self.values.items():
             arrays |= {f"values {name} {cut}": values, f"numbers {name} {cut}": numbers}

@@ -58,14 +58,16 @@ class Deliveries:
         if self._sent is not None:
             for row in self._sent.where(F.col(KIND) == kind).select(CONTENT).toLocalIterator():
                 yield bytes(row[CONTENT])
-        for row in self.of(kind) if self._folders is not None else ():
-            yield Path(self._folders[kind], row[PATH]).read_bytes()
+        for files in self.paths(kind).values():
+            for file in files:
+                yield Path(file).read_bytes()
 
     def paths(self, kind: str) -> dict[int, list[str]]:
         """By place, the files that workers can open; none where they were sent."""
         found: dict[int, list[str]] = {}
-        for row in self.of(kind) if self._folders is not None else ():
-            found.setdefault(row[PLACE], []).append(f"{self._folders[kind]}/{row[PATH]}")
+        if self._folders is not None:
+            for row in self.of(kind):
+                found.setdefault(row[PLACE], []).append(f"{self._folders[kind]}/{row[PATH]}")
         return found
 
     def rows(self, kind: str) -> DataFrame:

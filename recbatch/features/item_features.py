@@ -69,8 +69,8 @@ def attributes_as_of(
 ) -> DataFrame:
     """The catalogue as it was known at `as_of`, with attributes as maps and missing ones filled by what was known then.
 
-    history: as the table `item_history`. prices: (item_id, price), the mean price of an item in the log, which `numbers`
-    gains as `item_price`. Items that were not known or not valid yet have no row.
+    history: as the table `item_history`. prices: (item_id, price), the mean price of an item in the log, which
+    `numbers` gains as `item_price`. Items that were not known or not valid yet have no row.
     """
     price = prices.select(c.ITEM_ID, F.col(c.PRICE).alias(attribute_column(ITEM_PRICE)))
     known = unpack_attributes(versions_at(history, as_of), attributes)

@@ -96,7 +96,7 @@ def _sort_long(order: Any, time: Any, tie: Any) -> None:
 
 @compiled
 def time_order(offsets: Any, fresh: Any, time: Any, tie: Any) -> Any:
-    """(M,) places: every user's behaviours by time, then tie. Of users without `fresh` ones (N,) they are so already."""
+    """(M,) places: every user's behaviours by time, then tie. Those of users that are not `fresh` (N,) are so."""
     order = np.arange(len(time))
     for user in range(len(offsets) - 1):
         if fresh[user]:

@@ -44,7 +44,8 @@ class Part:
     def of_lists(cls, rows: pa.Table, bucket: int) -> Part:
         """Rows with a list in every column, as in `user_sequences`."""
         lists = {name: _whole(rows[name]) for name in TYPES}
-        lengths = np.diff(np.asarray(lists[c.ITEM_IDX].offsets, np.int64))
+        offsets: NDArray[np.int64] = np.asarray(lists[c.ITEM_IDX].offsets, np.int64)
+        lengths = offsets[1:] - offsets[:-1]
         columns = {name: column.flatten().to_numpy() for name, column in lists.items()}
         return cls(_whole(rows[c.USER_ID]), np.full(len(rows), bucket, np.int32), lengths, columns)
 

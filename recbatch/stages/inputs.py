@@ -73,7 +73,7 @@ def _by_column(rows: list[dict[str, Any]]) -> dict[str, Parameters]:
 
 
 def normalised(rows: pa.Table, parameters: Mapping[str, Parameters]) -> pa.Table:
-    """Rows of `user_sequences` with prices and quantities as the network takes them; parameters: as `read_parameters`."""
+    """Rows of `user_sequences` with prices and quantities as the network takes them, by `read_parameters`."""
     for name in (c.PRICE, c.QUANTITY):
         lists = rows[name].combine_chunks()
         values = normalise(lists.flatten().to_numpy(zero_copy_only=False), parameters[f"events.{name}"])

@@ -57,7 +57,7 @@ def _replace(
         mode="overwrite",
         schema=pa.schema(table.schema().to_arrow()),
         partition_by=list(spec.partition_by),
-        partition_filters=partitions,  # type: ignore[arg-type]
+        partition_filters=partitions,
     )
 
 

@@ -205,8 +205,8 @@ class TableStore:
         """As `local_folder`, for any address."""
         # A path without a scheme is on Hadoop's default file system, and a relative one begins where the driver runs.
         path = hadoop_path(self.spark, address)
-        address = file_system(self.spark, path).makeQualified(path).toUri()
-        return str(address.getPath()) if address.getScheme() == "file" else None
+        whole = file_system(self.spark, path).makeQualified(path).toUri()
+        return str(whole.getPath()) if whole.getScheme() == "file" else None
 
     def append(self, spec: TableSpec, rows: DataFrame, transaction: Transaction) -> int:
         """Add `rows` in one commit and return the version that holds them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,21 @@ def test_removed_rows_and_a_step_back_in_time_make_all_events_be_read(shop: Shop
     assert shop.rebuilt()
     assert any("'user 1'" in row for row in later[schemas.USER_SEQUENCES.name])
     assert not any("'user 1'" in row for row in without[schemas.USER_SEQUENCES.name])
+
+
+def test_other_storage_gets_the_same_tables(shop: Shop, tmp_path: Path) -> None:
+    """A file system whose paths workers cannot open: what they make travels through Spark."""
+    here = shop.build(30)
+    mounted = shop.spark.sparkContext._jsc.hadoopConfiguration()
+    mounted.set("fs.viewfs.mounttable.shop.link./data", tmp_path.as_uri())
+    for name in ("events", "items", "item_index", "category_index"):
+        shutil.copytree(shop.folder / name, tmp_path / name)
+    config = shop.config.model_copy(update={"warehouse": "viewfs://shop/data"})
+    context = make_context(shop.spark, config, version=1)
+    assert context.tables.local_folder(schemas.EVENTS) is None
+    build_features(context)
+    there = {spec.name: _sorted(DeltaTable(tmp_path / spec.name).to_pyarrow_table().to_pylist()) for spec in DERIVED}
+    _same(here, there)
 
 
 def test_runs_at_once_number_every_item_once(spark: SparkSession, tmp_path: Path) -> None:

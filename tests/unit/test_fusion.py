@@ -21,4 +21,3 @@ def test_trend_and_bias_follow_their_formula() -> None:
 def test_the_bare_network_keeps_its_bias() -> None:
     network = torch.tensor([0.25, -3.0])
     assert torch.equal(BARE.bias(network, Popularity(torch.ones(2), torch.ones(2))), network)
-
