@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -12,6 +12,12 @@ from rich.console import Console
 from recbatch.errors import UsageError
 from recbatch.report.figures import print_figures
 from recbatch.report.progress import ConsoleProgress
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from recbatch.synthetic.delivery import Delivery
+    from recbatch.synthetic.shop import Shop
 
 EXAMPLE = (
     "Example: recbatch generate data/shop --events 1000000 --format json --truth-rows, then recbatch clean "
@@ -29,10 +35,10 @@ _MEANING = {
 
 
 def command(
-    target: Annotated[Path, typer.Argument(help="Folder to write to: a new one, an empty one or an earlier delivery.")],
+    target: Annotated[str, typer.Argument(help="Folder to write to: a new one, an empty one or an earlier delivery.")],
     events: Annotated[int, typer.Option(help="Rows of the log, planted ones included.")] = 1_000_000,
-    users: Annotated[int | None, typer.Option(help="Default: one for 50 events.")] = None,
-    items: Annotated[int | None, typer.Option(help="Default: one for 500 events, at least 500.")] = None,
+    users: Annotated[int | None, typer.Option(min=1, help="Default: one for 50 events.")] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="Default: one for 500 events, at least 500.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed and options give the same rows.")] = 7,
     days: Annotated[int, typer.Option(help="Length of the log, from 2025-03-24 on.")] = 365,
     file_format: Annotated[
@@ -53,9 +59,6 @@ def command(
     ] = False,
 ) -> None:
     """Write a made-up shop's log and catalogue, with planted faults, their exact numbers and a configuration."""
-    from recbatch.config.sections import SparkSection
-    from recbatch.session import build_session
-    from recbatch.synthetic.delivery import generate
     from recbatch.synthetic.shop import Shop
 
     shop = Shop(
@@ -69,23 +72,33 @@ def command(
         format=file_format,
         time=time,
     )
-    if "://" in str(target):
+    _print_truth(
+        *_generate(shop, _folder(target), files or max(_LEAST_FILES, -(-events // _EVENTS_A_FILE)), truth_rows)
+    )
+
+
+def _folder(target: str) -> Path:
+    if "://" in target:
         raise UsageError(f"'{target}' is an address", remedy="name a folder that all workers reach by its path")
+    return Path(target)
+
+
+def _generate(shop: Shop, target: Path, files: int, truth_rows: bool) -> tuple[Console, Delivery]:
+    from recbatch.config.sections import SparkSection
+    from recbatch.session import build_session
+    from recbatch.synthetic.delivery import generate
+
+    def start() -> SparkSession:
+        return build_session(SparkSection(), f"recbatch generate {target}")
+
     console = Console(width=None if sys.stdout.isatty() else 120)
     with ConsoleProgress(console) as progress:
         progress.notify(f"a shop of {shop.events:,} events, {shop.users:,} users and {shop.items:,} items in {target}")
-        delivery = generate(
-            lambda: build_session(SparkSection(), f"recbatch generate {target}"),
-            shop,
-            target,
-            files=files or max(_LEAST_FILES, -(-events // _EVENTS_A_FILE)),
-            truth_rows=truth_rows,
-            progress=progress,
-        )
-    _print_truth(console, delivery.truth, f"{target}" + ("" if delivery.written else " (already there)"))
+        return console, generate(start, shop, target, files=files, truth_rows=truth_rows, progress=progress)
 
 
-def _print_truth(console: Console, truth: dict[str, Any], title: str) -> None:
-    for part, found in truth.items():
+def _print_truth(console: Console, delivery: Delivery) -> None:
+    title = f"{delivery.folder}" + ("" if delivery.written else " (already there)")
+    for part, found in delivery.truth.items():
         figures = [(name, f"{found[name]:,}", meaning) for name, meaning in _MEANING.items()]
         print_figures(console, f"{title}: {part}", figures)

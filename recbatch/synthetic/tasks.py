@@ -76,7 +76,7 @@ class Factory:
         worlds = self._worlds()
         users = self.shop.users
         first, last = users * work.number // work.files, users * (work.number + 1) // work.files
-        step = max(1, users * _ROWS // plan.rows)
+        step = min(max(1, users * _ROWS // max(1, plan.rows)), _ROWS)
         for begin in range(first, last, step):
             yield rows_of_users(plan, worlds, np.arange(begin, min(last, begin + step)))
         crowd = plan.groups * plan.group_rows

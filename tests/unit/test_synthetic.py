@@ -14,13 +14,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recbatch.cli import main
 from recbatch.context import Progress
 from recbatch.errors import UsageError
 from recbatch.synthetic import assortment, calendar, columns, vocabulary
-from recbatch.synthetic.behaviour import CART, PURCHASE, SEARCH, VIEW, Log, behaviour
+from recbatch.synthetic.behaviour import CART, LANGUAGES, PHRASES, PURCHASE, SEARCH, VIEW, Log, behaviour
 from recbatch.synthetic.catalogue import plan_items
 from recbatch.synthetic.delivery import generate
 from recbatch.synthetic.numbers import scatter
@@ -66,8 +67,9 @@ def test_every_kind_of_event_is_there(log: Log) -> None:
     assert shares[SEARCH] > 0.02
     assert np.array_equal(log.query >= 0, log.kind == SEARCH)
     assert np.array_equal(log.quantity > 0, log.kind >= CART)
-    languages = np.unique(log.query[log.query >= 0] // 6 % 12)
-    assert len(languages) == 12
+    languages = np.unique(log.query[log.query >= 0] // PHRASES % LANGUAGES)
+    assert len(languages) == LANGUAGES
+    assert len(vocabulary.queries("plain")) == assortment.CATEGORIES * LANGUAGES * PHRASES
 
 
 def test_an_item_is_sold_between_launch_and_withdrawal(log: Log) -> None:
@@ -187,7 +189,7 @@ def _lines(folder: Path, part: str) -> list[str]:
 
 
 @given(files=st.integers(2, 20), seed=st.integers(0, 2**32))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None)
 def test_any_number_of_files_holds_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, files: int, seed: int
 ) -> None:
@@ -368,6 +370,13 @@ def test_the_catalogue_is_as_its_truth_says(tmp_path: Path) -> None:
 def test_options_out_of_range_are_refused(option: str, value: float) -> None:
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} is"):
         replace(SMALL, **{option: value})  # type: ignore[arg-type]
+
+
+def test_an_address_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["generate", "s3a://bucket/shop", "--events", "3000"])
+    assert left.value.code == UsageError.exit_code
+    assert "s3a://bucket/shop" in capsys.readouterr().err
 
 
 def test_files_of_others_are_refused(tmp_path: Path) -> None:
