@@ -33,6 +33,8 @@ def imputations(filled: DataFrame, fills: Mapping[str, Fill], groups: Mapping[st
             columns = [F.lit(name), F.lit(fill.strategy), F.col(c.VALUE).cast("string"), F.col(fill.by)]
             parameters = parameters.union(fill.groups.select(*columns))
     used = _used(filled, fills, groups, parameters)
+    if all(fill.groups is None for fill in fills.values()):
+        used = F.broadcast(used)  # a row a column
     same = parameters[c.COLUMN_NAME].eqNullSafe(used[c.COLUMN_NAME]) & parameters[c.GROUP].eqNullSafe(used[c.GROUP])
     rows = parameters.join(used, on=same, how="left").select(parameters["*"], F.coalesce(_USED, F.lit(0)).alias(c.ROWS))
     return rows.withColumn(c.TABLE_NAME, F.lit(table))

@@ -29,6 +29,8 @@ PACKAGES: dict[str, tuple[str, str | None]] = {
     "pyarrow": ("18", None),
     "numpy": ("1.26", None),
     "numba": ("0.60", None),
+    "scikit-learn": ("1.5", None),
+    "threadpoolctl": ("3", None),
     "safetensors": ("0.4.3", None),
     "pydantic": ("2.7", None),
     "omegaconf": ("2.3", None),
