@@ -31,8 +31,9 @@ from recbatch.context import StageContext
 from recbatch.errors import InputContractError
 from recbatch.tables import columns as c
 from recbatch.tables.bulk import commit_files, is_committed
+from recbatch.tables.contracts import in_contract
 from recbatch.tables.schemas import BOTS, DATA_QUALITY, EVENTS, REJECTED_EVENTS, TableSpec
-from recbatch.tables.store import Transaction, in_contract
+from recbatch.tables.store import Transaction
 from recbatch.transforms import imputation
 
 _FILES_A_DATE = 4

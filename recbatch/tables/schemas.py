@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pyspark.sql import types as t
 
 from recbatch.tables import columns as c
-
-_STRING = t.StringType()
-_INT = t.IntegerType()
-_LONG = t.LongType()
-_FLOAT = t.FloatType()
-_DOUBLE = t.DoubleType()
-_TIME = t.TimestampType()
-
-
-def _list(of: t.DataType) -> t.ArrayType:
-    return t.ArrayType(of, containsNull=False)
-
-
-def _map(of: t.DataType, *, nulls: bool = False) -> t.MapType:
-    return t.MapType(_STRING, of, valueContainsNull=nulls)
-
-
-def _struct(**columns: t.DataType) -> t.StructType:
-    return t.StructType([t.StructField(name, of) for name, of in columns.items()])
-
-
-@dataclass(frozen=True)
-class TableSpec:
-    """One table: its name (also its folder), its schema, how it is partitioned, and whether other teams read it."""
-
-    name: str
-    schema: t.StructType
-    partition_by: tuple[str, ...] = ()
-    published: bool = False
-
-
-def _spec(
-    name: str, *, partition_by: tuple[str, ...] = (), published: bool = False, **columns: t.DataType
-) -> TableSpec:
-    return TableSpec(name, _struct(**columns), partition_by, published)
-
+from recbatch.tables.spec import DOUBLE as _DOUBLE
+from recbatch.tables.spec import FLOAT as _FLOAT
+from recbatch.tables.spec import INT as _INT
+from recbatch.tables.spec import LONG as _LONG
+from recbatch.tables.spec import STRING as _STRING
+from recbatch.tables.spec import TIME as _TIME
+from recbatch.tables.spec import TableSpec as TableSpec
+from recbatch.tables.spec import list_of as _list
+from recbatch.tables.spec import map_of as _map
+from recbatch.tables.spec import spec as _spec
+from recbatch.tables.spec import struct as _struct
 
 EVENTS = _spec(
     "events",

@@ -16,10 +16,10 @@ from deltalake.exceptions import CommitFailedError
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import to_arrow_schema
 
 from recbatch.errors import InputContractError, UsageError
 from recbatch.tables import columns as c
+from recbatch.tables.contracts import arrow_schema, in_contract
 from recbatch.tables.files import file_system, hadoop_path, java_cause
 from recbatch.tables.schemas import TableSpec
 
@@ -82,15 +82,15 @@ class TableStore:
 
         Times are aware ones.
         """
-        self._write_arrow(spec, pa.Table.from_pylist(rows, _arrow_schema(spec)), transaction, "overwrite")
+        self._write_arrow(spec, pa.Table.from_pylist(rows, arrow_schema(spec)), transaction, "overwrite")
 
     def append_few(self, spec: TableSpec, rows: list[dict[str, Any]], transaction: Transaction) -> None:
         """As `append`, for some rows that the driver has; see `replace_few`."""
-        self._write_arrow(spec, pa.Table.from_pylist(rows, _arrow_schema(spec)), transaction, "append")
+        self._write_arrow(spec, pa.Table.from_pylist(rows, arrow_schema(spec)), transaction, "append")
 
     def replace_arrow(self, spec: TableSpec, rows: pa.Table, transaction: Transaction) -> None:
         """As `replace`, for item-level rows that the driver has, with the columns of the contract."""
-        self._write_arrow(spec, rows.select(spec.schema.names).cast(_arrow_schema(spec)), transaction, "overwrite")
+        self._write_arrow(spec, rows.select(spec.schema.names).cast(arrow_schema(spec)), transaction, "overwrite")
 
     def _write_arrow(
         self, spec: TableSpec, arrow: pa.Table, transaction: Transaction, mode: Literal["overwrite", "append"]
@@ -118,7 +118,7 @@ class TableStore:
         if folder is None:
             self._insert_missing(spec, rows, keys)
             return False
-        arrow = rows.select(spec.schema.names).cast(_arrow_schema(spec))
+        arrow = rows.select(spec.schema.names).cast(arrow_schema(spec))
         try:
             only = CommitProperties(max_commit_retries=0)
             write_deltalake(DeltaTable(folder, version=version), arrow, mode="append", commit_properties=only)
@@ -282,34 +282,8 @@ _NO_STATISTICS = ("delta.dataSkippingNumIndexedCols", "0")
 def _make(folder: str, spec: TableSpec, mode: Literal["overwrite", "ignore"]) -> None:
     DeltaTable.create(
         folder,
-        _arrow_schema(spec),
+        arrow_schema(spec),
         mode=mode,
         partition_by=list(spec.partition_by),
         configuration=dict([_NO_STATISTICS]),
     )
-
-
-def _arrow_schema(spec: TableSpec) -> pa.Schema:
-    return to_arrow_schema(spec.schema, timezone="UTC")
-
-
-def in_contract(spec: TableSpec, rows: DataFrame) -> DataFrame:
-    """`rows` with the columns of the contract in its order; a missing or retyped column is a defect of the stage."""
-    actual = {field.name: field.dataType for field in rows.schema}
-    for field in spec.schema:
-        if field.name not in actual:
-            raise ValueError(f"table '{spec.name}': the column '{field.name}' of its contract is missing")
-        if _bare(actual[field.name].jsonValue()) != _bare(field.dataType.jsonValue()):
-            raise ValueError(
-                f"table '{spec.name}': column '{field.name}' is {actual[field.name].simpleString()}, "
-                f"its contract says {field.dataType.simpleString()}"
-            )
-    return rows.select(*[field.name for field in spec.schema])
-
-
-def _bare(kind: Any) -> Any:
-    """A type's JSON without nullability, which Delta widens and Spark infers too strictly to compare."""
-    if isinstance(kind, dict):
-        dropped = ("nullable", "containsNull", "valueContainsNull", "metadata")
-        return {key: _bare(value) for key, value in kind.items() if key not in dropped}
-    return [_bare(part) for part in kind] if isinstance(kind, list) else kind

@@ -14,8 +14,8 @@ from sklearn.impute import SimpleImputer
 from recbatch.cleaning.imputations import check_figures, check_lines, imputations
 from recbatch.config.inputs import ItemAttribute, Missing
 from recbatch.tables import columns as c
+from recbatch.tables.contracts import in_contract
 from recbatch.tables.schemas import IMPUTATIONS
-from recbatch.tables.store import in_contract
 from recbatch.transforms import estimators, imputation
 from recbatch.transforms.attributes import attribute_column, fields, strategies
 

@@ -20,8 +20,8 @@ from recbatch.features.item_features import (
     item_features,
 )
 from recbatch.tables import columns as c
+from recbatch.tables.contracts import in_contract
 from recbatch.tables.schemas import ITEM_FEATURES, ITEM_HISTORY
-from recbatch.tables.store import in_contract
 from recbatch.transforms.attributes import category_fields, number_fields
 
 JANUARY, MARCH, JUNE = (dt.datetime(2024, month, 1, tzinfo=dt.UTC) for month in (1, 3, 6))

@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 from recbatch.cleaning.item_history import current_items, extended_history
 from recbatch.features.item_features import versions_at
 from recbatch.tables import columns as c
+from recbatch.tables.contracts import in_contract
 from recbatch.tables.schemas import ITEM_HISTORY, ITEMS
-from recbatch.tables.store import in_contract
 
 Row = dict[str, Any]
 

@@ -16,8 +16,8 @@ from recbatch.cleaning.items import extend_items_of_log, finish_items, fit_item_
 from recbatch.cleaning.rules import as_array
 from recbatch.config.inputs import ItemsInput
 from recbatch.tables import columns as c
+from recbatch.tables.contracts import in_contract
 from recbatch.tables.schemas import ITEMS
-from recbatch.tables.store import in_contract
 from tests.spark.support import write_csv
 
 COLUMNS = ["id", "name", "from", "to", "brand", "tags", "size"]

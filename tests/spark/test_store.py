@@ -18,9 +18,10 @@ from pyspark.sql import types as t
 
 from recbatch.errors import InputContractError, UsageError
 from recbatch.tables.arrow import export_buckets, read_arrow
+from recbatch.tables.contracts import in_contract
 from recbatch.tables.ledger import Attempt, Ledger, StageResult, last_runs
 from recbatch.tables.schemas import ALL, EVALUATION_TARGETS, ITEM_INDEX, TableSpec
-from recbatch.tables.store import TableStore, Transaction, in_contract
+from recbatch.tables.store import TableStore, Transaction
 
 
 def _index(spark: SparkSession, *ids: str) -> DataFrame:
