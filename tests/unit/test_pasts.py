@@ -59,6 +59,7 @@ def _rows(pasts: Pasts) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @given(events=EVENTS)
+@settings(deadline=None)  # the first example compiles
 def test_every_user_has_the_own_events_in_the_order_of_time(events: list[Event]) -> None:
     found = _rows(_pasts(events))
     assert found.keys() == {event[0] for event in events}
@@ -111,6 +112,7 @@ def test_the_order_within_a_second_is_that_of_no_id_and_not_the_same_for_all_use
 
 
 @given(events=EVENTS, moment=st.integers(-1, 31 * DAY))
+@settings(deadline=None)  # the first example compiles
 def test_what_comes_before_a_moment_and_distinct_items(events: list[Event], moment: int) -> None:
     pasts = _pasts(events)
     stops = ordering.stops_before(pasts.offsets, pasts.columns["event_time"], moment)
@@ -139,6 +141,7 @@ def _counted(pasts: Pasts, recent_days: int) -> tuple[Counts, np.ndarray[Any, An
 
 
 @given(events=EVENTS, recent_days=st.sampled_from([1, 9, 100]))
+@settings(deadline=None)  # the first example compiles
 def test_popularity_counts_users_before_each_cut(events: list[Event], recent_days: int) -> None:
     pasts = _pasts(events)
     counts, first = _counted(pasts, recent_days)
