@@ -188,7 +188,7 @@ def _brute_force(pasts: Pasts, section: NeighboursSection, cut: int) -> dict[int
     [(3, 10.0, 0.0, 0.0, 100), (10, 60.0, 0.5, 0.2, 2), (1, 2.0, 1.0, 0.0, 1), (1000, 1e9, 0.5, 0.5, 100)],
 )
 @given(events=EVENTS)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_neighbours_are_those_of_brute_force_at_every_cut(
     window: int, half_life: float, source_power: float, target_power: float, size: int, events: list[Event]
 ) -> None:
@@ -232,7 +232,7 @@ def test_neighbours_are_those_of_brute_force_at_every_cut(
 @pytest.mark.parametrize("method", ["zscore", "minmax", "robust", "log1p", "none"])
 @pytest.mark.parametrize("strategy", ["mean", "median", "mode"])
 @given(events=EVENTS, split=st.integers(0, 70))
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_parameters_are_those_of_the_values_before_each_cut(
     method: Any, strategy: Any, events: list[Event], split: int
 ) -> None:
