@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter, defaultdict
 from itertools import groupby
 from typing import Any
@@ -275,7 +276,7 @@ def _expected(method: str, strategy: str, values: np.ndarray[Any, Any]) -> tuple
 
 
 @given(
-    as_of=st.datetimes(timezones=st.just(__import__("datetime").UTC)).filter(lambda moment: moment.year > 1971),
+    as_of=st.datetimes(timezones=st.just(dt.UTC)).filter(lambda moment: moment.year > 1971),
     holdout=st.integers(1, 60),
     alignment=st.integers(0, 30),
 )
