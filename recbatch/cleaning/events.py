@@ -6,6 +6,8 @@ no expression holds another one twice.
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -17,6 +19,7 @@ from recbatch.config.cleaning import CleaningSection
 from recbatch.config.inputs import EventsInput, RawColumn
 from recbatch.tables import columns as c
 from recbatch.transforms import imputation
+from recbatch.transforms.imputation import Fill
 
 _TEXTS = (c.USER_ID, c.ITEM_ID, c.BASKET_ID, c.QUERY)
 _NUMBERS = (c.QUANTITY, c.PRICE, c.WEIGHT)
@@ -26,6 +29,7 @@ UNKNOWN_ITEM = "unknown_item"
 OUT_OF_RANGE, WRONG_UNIT = "event_time_out_of_range", "event_time_wrong_unit"
 # Broadcasting the ids of a catalogue saves the log a shuffle as long as every executor can hold them.
 _BROADCAST_ITEMS = 2_000_000
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def parse_events(
@@ -69,7 +73,7 @@ def _judged(
     rows = rows.select("*", *[value.cast(_KINDS[name]).alias(name) for name, value in values.items()], other)
     conditions = _faults(source, declared)
     conditions |= rules.configured(cleaning.rules, rows.select(*VALUES))
-    conditions |= imputation.to_drop({c.QUANTITY: cleaning.quantity, c.PRICE: cleaning.price})
+    conditions |= imputation.to_drop(cleaning.missing())
     if known_items is not None and cleaning.unknown_items == "reject":
         rows = _with_known(rows, known_items, item_count)
         conditions[UNKNOWN_ITEM] = F.col(c.ITEM_ID).isNotNull() & F.col("_known").isNull()
@@ -120,14 +124,21 @@ def _with_known(parsed: DataFrame, known_items: DataFrame, item_count: int) -> D
     return parsed.join(known, on=c.ITEM_ID, how="left")
 
 
-def finish_events(accepted: DataFrame, cleaning: CleaningSection, run_id: str) -> DataFrame:
-    """The accepted rows as the table `events`: missing values filled and flagged, weight 1 where the log has none."""
-    strategies = {c.QUANTITY: cleaning.quantity, c.PRICE: cleaning.price}
-    filled = imputation.apply(accepted, imputation.fit(accepted, strategies))
-    return filled.withColumns(
-        {
-            c.WEIGHT: F.coalesce(c.WEIGHT, F.lit(1.0)),
-            c.EVENT_DATE: F.to_date(c.EVENT_TIME),
-            c.RUN_ID: F.lit(run_id),
-        }
-    )
+def latest_event(events: DataFrame) -> dt.datetime | None:
+    """The latest time in the table `events`, of which only the last date is read; None where it is empty."""
+    last = events.agg(F.max(c.EVENT_DATE)).first()
+    if last is None or last[0] is None:
+        return None
+    row = events.where(F.col(c.EVENT_DATE) == F.lit(last[0])).agg(F.unix_micros(F.max(c.EVENT_TIME))).first()
+    return None if row is None else _EPOCH + dt.timedelta(microseconds=row[0])
+
+
+def fit_event_fills(accepted: DataFrame, cleaning: CleaningSection) -> dict[str, Fill]:
+    """How missing values of events are filled."""
+    return imputation.fit(accepted, cleaning.missing())
+
+
+def finish_events(accepted: DataFrame, fills: Mapping[str, Fill], run_id: str) -> DataFrame:
+    """The accepted rows as the table `events`: missing values filled and flagged."""
+    filled = imputation.apply(accepted, fills)
+    return filled.withColumns({c.EVENT_DATE: F.to_date(c.EVENT_TIME), c.RUN_ID: F.lit(run_id)})

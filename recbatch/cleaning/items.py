@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -9,11 +10,13 @@ from pyspark.sql import functions as F
 
 from recbatch.cleaning import parsing, rules
 from recbatch.cleaning.duplicates import mark_outcome
+from recbatch.cleaning.item_history import current_items
 from recbatch.cleaning.raw import CORRUPT, RawRows, read_raw
 from recbatch.config.inputs import ItemsInput, RawColumn
 from recbatch.tables import columns as c
 from recbatch.transforms import imputation
-from recbatch.transforms.attributes import attribute_column, pack_attributes
+from recbatch.transforms.attributes import attribute_column, fields, pack_attributes, strategies
+from recbatch.transforms.imputation import Fill
 
 _TIMES = (c.VALID_FROM, c.VALID_TO)
 _FIXED = (c.ITEM_ID, c.TITLE, *_TIMES)
@@ -22,15 +25,14 @@ _FIXED = (c.ITEM_ID, c.TITLE, *_TIMES)
 def parse_items(spark: SparkSession, source: ItemsInput) -> tuple[DataFrame, list[str]]:
     """Every row of the catalogue with its typed values, `outcome` and `reasons`, a mask of the codes returned with it.
 
-    Of several rows of one item the one that became valid last is kept.
+    Rows of one item that become valid at different times are its versions, and all are kept.
     """
     parsing.check_time(spark, source.time)
     wanted = _wanted(source)
     faults = _faults(source, wanted)
     frames = [_judged(raw, wanted, source, faults) for raw in read_raw(spark, source, wanted)]
     values = [*_FIXED, *map(attribute_column, source.attributes)]
-    newest_first = F.col(c.VALID_FROM).desc_nulls_last()
-    marked = mark_outcome(reduce(DataFrame.unionByName, frames), [c.ITEM_ID], values, prefer=[newest_first])
+    marked = mark_outcome(reduce(DataFrame.unionByName, frames), [c.ITEM_ID, c.VALID_FROM], values)
     return marked, rules.all_codes(faults)
 
 
@@ -100,10 +102,16 @@ def _faults(source: ItemsInput, wanted: dict[str, RawColumn]) -> dict[str, Colum
     return faults
 
 
-def finish_items(accepted: DataFrame, source: ItemsInput, run_id: str) -> DataFrame:
-    """The accepted rows as the table `items`."""
-    strategies = {attribute_column(name): attribute.missing for name, attribute in source.attributes.items()}
-    filled = imputation.apply(accepted, imputation.fit(accepted, strategies))
+def fit_item_fills(accepted: DataFrame, source: ItemsInput) -> dict[str, Fill]:
+    """How missing attributes are filled, by working column; models are compared with group means."""
+    missing = {name: attribute.missing for name, attribute in source.attributes.items()}
+    current = current_items(accepted)
+    return imputation.fit(current, strategies(missing), fields(source.attributes), checked=True)
+
+
+def finish_items(accepted: DataFrame, source: ItemsInput, fills: Mapping[str, Fill], run_id: str) -> DataFrame:
+    """The accepted rows with the columns of the table `items`; a row a version of an item."""
+    filled = imputation.apply(accepted, fills)
     return pack_attributes(filled, source.attributes).withColumn(c.RUN_ID, F.lit(run_id))
 
 

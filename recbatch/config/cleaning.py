@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from recbatch.config.base import PositiveInt, Section, Share
-from recbatch.config.inputs import Missing
+from recbatch.config.inputs import MODELS, Missing
 
 
 class Rule(Section):
@@ -46,7 +46,28 @@ class CleaningSection(Section):
     bots: BotsSection = BotsSection()
     quantity: Missing = Missing(strategy="constant", value=1.0)
     price: Missing = Missing(strategy="keep")
+    weight: Missing = Missing(strategy="constant", value=1.0)
+    basket_id: Missing = Missing(strategy="keep")
+    query: Missing = Missing(strategy="keep")
     max_rejected_share: Share = 0.2
+
+    def missing(self) -> dict[str, Missing]:
+        """What is done about a missing value, by column of the log."""
+        names = ("quantity", "price", "weight", "basket_id", "query")
+        return {name: getattr(self, name) for name in names}
+
+    @model_validator(mode="after")
+    def _strategies_fit_the_columns(self) -> CleaningSection:
+        for name, missing in self.missing().items():
+            text = name in ("basket_id", "query")
+            if missing.strategy in MODELS or (text and missing.strategy not in ("keep", "drop", "constant")):
+                allowed = "keep, drop or constant" + ("" if text else ", mean, median, mode or group_mean")
+                raise ValueError(f"'{name}' of an event can be missing in these ways: {allowed}")
+            if missing.by not in (None, "item_id"):
+                raise ValueError(f"'{name}' of an event has no group '{missing.by}'; use by: item_id")
+            if not text and isinstance(missing.value, str):
+                raise ValueError(f"the constant {missing.value!r} of '{name}' must be a number")
+        return self
 
     @model_validator(mode="after")
     def _events_are_those_of_a_user(self) -> CleaningSection:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import model_validator
 
-from recbatch.config.base import Section
+from recbatch.config.base import PositiveInt, Section
+
+# The strategies that learn from an item's other attributes.
+MODELS = ("knn", "regression")
 
 
 class RawColumn(Section):
@@ -49,10 +53,12 @@ class EventColumns(Section):
 
 
 class Missing(Section):
-    """What to do with a missing value; `value` belongs to the strategy `constant`."""
+    """What to do with a missing value; `value`, `by` and `neighbours` belong to one strategy each."""
 
-    strategy: Literal["keep", "drop", "constant", "mean", "median", "mode"] = "keep"
+    strategy: Literal["keep", "drop", "constant", "mean", "median", "mode", "group_mean", "knn", "regression"] = "keep"
     value: str | float | None = None
+    by: str | None = None
+    neighbours: PositiveInt | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -63,6 +69,10 @@ class Missing(Section):
     def _constant_has_a_value(self) -> Missing:
         if (self.strategy == "constant") != (self.value is not None):
             raise ValueError("'value' goes with the strategy 'constant', and only with it")
+        if (self.strategy == "group_mean") != (self.by is not None):
+            raise ValueError("'by' goes with the strategy 'group_mean', and only with it")
+        if self.strategy != "knn" and self.neighbours is not None:
+            raise ValueError("'neighbours' goes with the strategy 'knn', and only with it")
         return self
 
 
@@ -95,8 +105,10 @@ class ItemAttribute(Section):
 
     @model_validator(mode="after")
     def _strategy_fits_the_kind(self) -> ItemAttribute:
-        if self.kind == "category" and self.missing.strategy in ("mean", "median"):
+        if self.kind == "category" and self.missing.strategy in ("mean", "median", "group_mean"):
             raise ValueError(f"missing strategy '{self.missing.strategy}' is for numbers; use 'mode' or 'constant'")
+        if self.separator is not None and self.missing.strategy in MODELS:
+            raise ValueError(f"missing strategy '{self.missing.strategy}' gives one value; with 'separator' use 'mode'")
         if self.kind == "number" and self.separator is not None:
             raise ValueError("'separator' is for categories; a number has one value")
         if self.kind == "number" and isinstance(self.missing.value, str):
@@ -120,6 +132,24 @@ class ItemsInput(Section):
         if "item_price" in self.attributes:
             raise ValueError("'item_price' is the mean price in the log; name the attribute otherwise, as 'list_price'")
         return self
+
+    @model_validator(mode="after")
+    def _fills_have_something_to_learn_from(self) -> ItemsInput:
+        for name, attribute in self.attributes.items():
+            problem = unlearnable(name, attribute.missing, self.attributes)
+            if problem:
+                raise ValueError(problem)
+        return self
+
+
+def unlearnable(name: str, missing: Missing, attributes: Mapping[str, ItemAttribute]) -> str | None:
+    """What keeps the item attribute `name` from being filled in this way from `attributes`, in words."""
+    categories = sorted(other for other, one in attributes.items() if one.kind == "category" and other != name)
+    if missing.strategy == "group_mean" and missing.by not in categories:
+        return f"'{name}' is to be filled by the mean of each '{missing.by}', which is none of {categories}"
+    if missing.strategy in MODELS and not attributes.keys() - {name}:
+        return f"'{name}' is to be filled from the other attributes, and there is none; use 'mode' or 'constant'"
+    return None
 
 
 class InputSection(Section):

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from recbatch.config.base import PositiveInt, Section, Share
 from recbatch.config.cleaning import CleaningSection
-from recbatch.config.inputs import InputSection, Missing
+from recbatch.config.inputs import InputSection, Missing, unlearnable
 
 
 def _flatten(prefix: str, settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -64,7 +64,7 @@ class FeaturesSection(Section):
     @model_validator(mode="after")
     def _items_without_a_price_stay(self) -> FeaturesSection:
         if self.item_price.strategy == "drop":
-            raise ValueError("'item_price' cannot drop an item; use keep, constant, mean or median")
+            raise ValueError("'item_price' cannot drop an item; use another strategy")
         return self
 
 
@@ -142,3 +142,11 @@ class Config(Section):
     evaluation: EvaluationSection = EvaluationSection()
     scoring: ScoringSection = ScoringSection()
     publishing: PublishingSection = PublishingSection()
+
+    @model_validator(mode="after")
+    def _prices_are_filled_from_attributes_that_are_there(self) -> Config:
+        attributes = {} if self.input.items is None else self.input.items.attributes
+        problem = unlearnable("item_price", self.features.item_price, attributes)
+        if problem:
+            raise ValueError(f"features.item_price: {problem}")
+        return self

@@ -14,8 +14,11 @@ from recbatch.report.user import show_user, some_user
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.ledger import last_runs
+from recbatch.transforms.parameters import DRIFT, DRIFT_SCALE
 
 _METRICS = ("ndcg@10", "recall@10", "hit_rate@10", "precision@10", "map@10", "mrr@10", "auc", "coverage@10")
+# Beyond what a week or a promotion does to prices and quantities: a change of unit, currency or source.
+_LARGE_DRIFT, _LARGE_RATIO = 0.25, 1.25
 
 
 def print_summary(console: Console, warehouse: str) -> None:
@@ -62,12 +65,25 @@ def _stages(runs: dict[str, dict[str, Any]]) -> Table:
 def _rows(run: dict[str, Any]) -> str:
     counts = run[c.ROW_COUNTS]
     if run[c.STAGE] != "clean":
-        return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or run[c.MESSAGE]
+        rows = ", ".join(f"{name} {count:,}" for name, count in counts.items()) or run[c.MESSAGE]
+        return "\n".join([rows, *_drifts(run[c.FIGURES])])
     lines = run[c.MESSAGE].split("; ")
     reasons = sorted((name, count) for name, count in counts.items() if ":reason:" in name)
     return "\n".join(
         [*lines, *(f"  {name.replace(':reason:', ' rejected for ')}: {count:,}" for name, count in reasons)]
     )
+
+
+def _drifts(figures: dict[str, float]) -> list[str]:
+    """A line for every column whose normalisation has moved far since the last run."""
+    lines = []
+    for name in sorted(one.removeprefix(DRIFT) for one in figures if one.startswith(DRIFT)):
+        center, scale = figures[f"{DRIFT}{name}"], figures[f"{DRIFT_SCALE}{name}"]
+        if abs(center) > _LARGE_DRIFT or not 1 / _LARGE_RATIO < scale < _LARGE_RATIO:
+            lines.append(
+                f"[yellow]{name} has moved by {center:+.2f} of its scale, and that is {scale:.2f} times what it was"
+            )
+    return lines
 
 
 def _metrics(reader: WarehouseReader) -> list[Table]:

@@ -8,8 +8,10 @@ from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recbatch.cleaning.duplicates import ACCEPTED, EXACT_DUPLICATE, KEY_DUPLICATE, OUTCOME, REJECTED, outcome_counts
-from recbatch.cleaning.events import VALUES, finish_events, parse_events
-from recbatch.cleaning.items import finish_items, items_of_log, parse_items
+from recbatch.cleaning.events import VALUES, finish_events, fit_event_fills, latest_event, parse_events
+from recbatch.cleaning.imputations import check_figures, check_lines, imputations
+from recbatch.cleaning.item_history import current_items, extended_history
+from recbatch.cleaning.items import finish_items, fit_item_fills, items_of_log, parse_items
 from recbatch.cleaning.raw import READ_FAILURES, explain_read_failure
 from recbatch.cleaning.rules import as_array
 from recbatch.cleaning.staging import stage_rows
@@ -19,7 +21,9 @@ from recbatch.context import StageContext
 from recbatch.errors import InputContractError
 from recbatch.tables import columns as c
 from recbatch.tables.ledger import StageResult
-from recbatch.tables.schemas import EVENTS, ITEMS, REJECTED_EVENTS, REJECTED_ITEMS
+from recbatch.tables.schemas import EVENTS, IMPUTATIONS, ITEM_HISTORY, ITEMS, REJECTED_EVENTS, REJECTED_ITEMS
+from recbatch.transforms.attributes import attribute_column, attribute_value
+from recbatch.transforms.imputation import Fill
 
 
 def clean(context: StageContext) -> StageResult:
@@ -36,8 +40,9 @@ def clean(context: StageContext) -> StageResult:
     with context.tables.scratch("clean") as folder:
         known = None if items is None else _accepted(items).select(c.ITEM_ID).distinct()
         events = _judge_events(context, known, counts, f"{folder}/events")
-        _write(context, events, items)
-    return StageResult(row_counts=counts, message=_summary(counts))
+        fills = _write(context, events, items)
+    message = "; ".join([_summary(counts), *check_lines(fills)])
+    return StageResult(row_counts=counts, figures=check_figures(fills), message=message)
 
 
 def _judge_items(context: StageContext, source: ItemsInput, counts: dict[str, int]) -> DataFrame:
@@ -86,23 +91,49 @@ def _check_share(context: StageContext, found: Mapping[str, int], path: str) -> 
         )
 
 
-def _write(context: StageContext, events: DataFrame, items: DataFrame | None) -> None:
+def _write(context: StageContext, events: DataFrame, items: DataFrame | None) -> dict[str, Fill]:
+    """Write all tables; returns how items were filled."""
     run_id = context.run_id
-    finished = finish_events(_accepted(events), context.config.cleaning, run_id)
+    event_fills = fit_event_fills(_accepted(events), context.config.cleaning)
     source = context.config.input.items
-    catalogue = items_of_log(_accepted(events), run_id)
+    item_fills: dict[str, Fill] = {}
+    versions = items_of_log(_accepted(events), run_id)
     if items is not None and source is not None:
-        catalogue = finish_items(_accepted(items), source, run_id)
+        item_fills = fit_item_fills(_accepted(items), source)
+        versions = finish_items(_accepted(items), source, item_fills, run_id)
     nothing = context.spark.createDataFrame([], REJECTED_ITEMS.schema)
     tables = {
-        ITEMS: catalogue,
+        ITEMS: current_items(versions),
         REJECTED_ITEMS: nothing if items is None else _rejected(items, run_id),
-        EVENTS: finished,
+        EVENTS: finish_events(_accepted(events), event_fills, run_id),
         REJECTED_EVENTS: _rejected(events, run_id),
     }
     for spec, rows in tables.items():
         context.progress.notify(f"writing {spec.name}")
         context.tables.replace(spec, rows, context.transaction)
+    _write_history(context, versions, catalogue=source is not None)
+    _write_imputations(context, event_fills, item_fills)
+    return item_fills
+
+
+def _write_history(context: StageContext, versions: DataFrame, *, catalogue: bool) -> None:
+    """A catalogue made of the log needs no history: when an item became known is when it became valid."""
+    tables, previous, known_from = context.tables, None, None
+    if catalogue and tables.version(ITEM_HISTORY) is not None:
+        previous, known_from = tables.read(ITEM_HISTORY), latest_event(tables.read(EVENTS))
+    tables.replace(ITEM_HISTORY, extended_history(previous, versions, known_from), context.transaction)
+
+
+def _write_imputations(context: StageContext, events: Mapping[str, Fill], items: Mapping[str, Fill]) -> None:
+    """How the rows of this run were filled, from the tables that hold them."""
+    tables, source = context.tables, context.config.input.items
+    attributes = {} if source is None else source.attributes
+    groups = {attribute_column(name): attribute_value(name, one) for name, one in attributes.items()}
+    mine = F.col(c.RUN_ID) == context.run_id
+    of_events = imputations(tables.read(EVENTS).where(mine), events, {c.ITEM_ID: F.col(c.ITEM_ID)}, EVENTS.name)
+    of_items = imputations(tables.read(ITEMS), items, groups, ITEMS.name)
+    rows = of_events.unionByName(of_items).withColumn(c.RUN_ID, F.lit(context.run_id))
+    tables.append(IMPUTATIONS, rows, context.transaction)
 
 
 def _accepted(rows: DataFrame) -> DataFrame:

@@ -24,7 +24,17 @@ from recbatch.model.items import ItemFeatures
 from recbatch.model.recommender import user_vectors
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
-from recbatch.stages.inputs import CHAMPION, EVALUATION, REJECTED, load_artifact, read_popularity, sampled_buckets
+from recbatch.stages.inputs import (
+    CHAMPION,
+    EVALUATION,
+    REJECTED,
+    load_artifact,
+    normalised_features,
+    read_parameters,
+    read_popularity,
+    sampled_buckets,
+    trained_parameters,
+)
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
@@ -116,7 +126,8 @@ def _load(context: StageContext, candidate: dict[str, Any]) -> tuple[Artifact, I
     loaded = load_artifact(context.spark, path, rows[c.ITEM_ID].to_pylist())
     # Ids must not decide between equal scores: in public data their order leaks what is popular.
     tie_rank = np.random.default_rng(context.config.seed).permutation(len(rows))
-    return loaded, ItemFeatures.from_arrow(rows), torch.from_numpy(tie_rank)
+    fitted = read_parameters(context.tables, schemas.EVALUATION_NORMALIZATION)
+    return loaded, normalised_features(rows, fitted, trained_parameters(loaded)), torch.from_numpy(tie_rank)
 
 
 def _users(context: StageContext, loaded: Artifact) -> tuple[Sequences, Csr, Csr]:

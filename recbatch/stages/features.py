@@ -28,14 +28,14 @@ from recbatch.features.item_features import (
 from recbatch.features.jobs import USER_TABLES, Build, build
 from recbatch.features.state import NewEvents, State, new_events, signature
 from recbatch.features.user_sequences import behaviours
-from recbatch.stages.inputs import EVALUATION, RELEASE, VALIDATION
+from recbatch.stages.inputs import EVALUATION, RELEASE, VALIDATION, normalization_drift
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
 from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
 from recbatch.transforms import imputation
-from recbatch.transforms.attributes import category_fields
+from recbatch.transforms.attributes import category_fields, number_fields
 from recbatch.transforms.parameters import Parameters
 
 # By snapshot, in the order of the cuts.
@@ -68,7 +68,7 @@ def build_features(context: StageContext) -> StageResult:
             f"{_utc(cuts.validation):%Y-%m-%d}",
             remedy="lower features.holdout_days and features.validation_days, or give a longer log",
         )
-    items = tables.read(schemas.ITEMS)
+    items = tables.read(schemas.ITEM_HISTORY)
     more_items = _extend_indices(context)
     types, learned = context.config.input.events.types(), _learned_fills(context)
     mark = signature(types, section.buckets, section.sequence_length, list(learned))
@@ -92,7 +92,8 @@ def build_features(context: StageContext) -> StageResult:
         unindexed,
         context.run_id,
     ).write(tables, context.transaction)
-    return StageResult(row_counts=_row_counts(context), message=f"as of {as_of:%Y-%m-%d %H:%M} UTC")
+    moved = normalization_drift(tables, context.run_id)
+    return StageResult(row_counts=_row_counts(context), figures=moved, message=f"as of {as_of:%Y-%m-%d %H:%M} UTC")
 
 
 def _version(context: StageContext) -> int:
@@ -134,7 +135,7 @@ def _utc(seconds: int) -> dt.datetime:
 def _extend_indices(context: StageContext) -> bool:
     """Number what is new in the catalogue; returns whether there is a new item."""
     tables, run_id = context.tables, context.run_id
-    items = read_arrow(tables, schemas.ITEMS, columns=[c.ITEM_ID, c.CATEGORIES])
+    items = read_arrow(tables, schemas.ITEM_HISTORY, columns=[c.ITEM_ID, c.CATEGORIES])
     more_items = extend_index(tables, schemas.ITEM_INDEX, items, [c.ITEM_ID], c.ITEM_IDX, 0, run_id)
     values = category_values(items)
     extend_index(tables, schemas.CATEGORY_INDEX, values, [c.FIELD, c.VALUE], c.CODE, FIRST_CODE, run_id)
@@ -205,7 +206,12 @@ def _write_item_features(
     described = attributes_as_of(items, prices, attributes, section, as_of).localCheckpoint(eager=True)
     parameters = fit_numbers(described, attributes, section)
     rows = item_features(
-        described, index, tables.read(schemas.CATEGORY_INDEX), category_fields(attributes), parameters, as_of
+        described,
+        index,
+        tables.read(schemas.CATEGORY_INDEX),
+        category_fields(attributes),
+        number_fields(attributes),
+        as_of,
     )
     # Where the driver reaches the folder, this spares two Spark jobs for a commit.
     tables.replace_arrow(spec, rows.toArrow(), context.transaction)

@@ -6,6 +6,7 @@ import datetime as dt
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,19 +19,22 @@ from recbatch.errors import ModelError
 from recbatch.model import artifact
 from recbatch.model.artifact import Artifact
 from recbatch.model.fusion import Popularity
+from recbatch.model.items import ItemFeatures
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
 from recbatch.tables.files import download_folder
 from recbatch.tables.schemas import TableSpec
 from recbatch.tables.store import TableStore
-from recbatch.transforms.parameters import Parameters, normalise
+from recbatch.transforms.attributes import number_names
+from recbatch.transforms.parameters import Parameters, drift, normalise
 
 CHAMPION = "champion"
 REJECTED = "rejected"
 RELEASE = "release"
 EVALUATION = "evaluation"
 VALIDATION = "validation"
+_OF_ITEMS = "items."
 
 
 def snapshot_times(tables: TableStore) -> dict[str, dt.datetime]:
@@ -58,10 +62,60 @@ def read_popularity(tables: TableStore, spec: TableSpec, n_items: int) -> Popula
 
 def read_parameters(tables: TableStore, spec: TableSpec) -> dict[str, Parameters]:
     """What each column was normalised by, as `<table>.<column>`."""
+    return _by_column(read_arrow(tables, spec).to_pylist())
+
+
+def _by_column(rows: list[dict[str, Any]]) -> dict[str, Parameters]:
     return {
         f"{row[c.TABLE_NAME]}.{row[c.COLUMN_NAME]}": Parameters(row[c.METHOD], row[c.CENTER], row[c.SCALE], row[c.FILL])
-        for row in read_arrow(tables, spec).to_pylist()
+        for row in rows
     }
+
+
+def normalised_features(
+    rows: pa.Table, fitted: Mapping[str, Parameters], trained: Mapping[str, Parameters]
+) -> ItemFeatures:
+    """The rows of `item_features` as a model takes them: their numbers normalised as when it was trained.
+
+    fitted: what `features` found for these rows, as from `read_parameters`. trained: what the model was trained with.
+
+    Raises:
+        ModelError: the model was trained on other number attributes.
+    """
+    features = ItemFeatures.from_arrow(rows)
+    mine, others = (
+        number_names(name.removeprefix(_OF_ITEMS) for name in one if name.startswith(_OF_ITEMS))
+        for one in (fitted, trained)
+    )
+    if mine != others:
+        raise ModelError(
+            f"items have the number attributes {', '.join(mine)}, the model was trained on {', '.join(others)}",
+            remedy="train again, or restore the attributes in input.items.attributes",
+        )
+    raw = features.numbers.numpy()
+    columns = [normalise(raw[:, at], trained[f"{_OF_ITEMS}{name}"]) for at, name in enumerate(mine) if len(rows)]
+    numbers = torch.from_numpy(np.stack(columns, axis=1)) if columns else features.numbers
+    return ItemFeatures(features.categories, numbers)
+
+
+def trained_parameters(loaded: Artifact) -> dict[str, Parameters]:
+    """What each column was normalised by when the model was trained, as `read_parameters`."""
+    return {name: Parameters(**one) for name, one in loaded.normalization.items()}
+
+
+def normalization_drift(tables: TableStore, run_id: str) -> dict[str, float]:
+    """Figures of how far the parameters of this run have moved from those of the run before, as `parameters.drift`.
+
+    That is the latest version of the table `normalization` that another run wrote, since a retry may find its own.
+    """
+    version = tables.version(schemas.NORMALIZATION)
+    found: list[list[dict[str, Any]]] = []
+    while version is not None and version >= 0 and len(found) < 2:
+        rows = read_arrow(tables, schemas.NORMALIZATION, version=version).to_pylist()
+        if bool(found) != any(row[c.RUN_ID] == run_id for row in rows):
+            found.append(rows)
+        version -= 1
+    return drift(*map(_by_column, found)) if len(found) == 2 else {}
 
 
 def normalised(rows: pa.Table, parameters: Mapping[str, Parameters]) -> pa.Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,11 +14,8 @@ import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recbatch.config.inputs import ItemAttribute
 from recbatch.context import StageContext
 from recbatch.errors import ModelError, UsageError
-from recbatch.model.artifact import Artifact
-from recbatch.model.items import ItemFeatures
 from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.defaults import default_recommendations
 from recbatch.scoring.pairs import score_udf, user_histories
@@ -30,14 +26,20 @@ from recbatch.scoring.shipping import shipped_to_workers
 from recbatch.scoring.staging import Staging
 from recbatch.scoring.worker import ChosenItems, Meters, Request, Shipped
 from recbatch.scoring.writing import ListWriter
-from recbatch.stages.inputs import CHAMPION, RELEASE, load_artifact, read_parameters, read_popularity, snapshot_times
+from recbatch.stages.inputs import (
+    CHAMPION,
+    RELEASE,
+    load_artifact,
+    normalised_features,
+    read_parameters,
+    read_popularity,
+    snapshot_times,
+    trained_parameters,
+)
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
 from recbatch.tables.ledger import StageResult
-from recbatch.transforms.attributes import number_fields
-from recbatch.transforms.normalization import rescaling
-from recbatch.transforms.parameters import Parameters
 
 _QUICK_LOOK = 0.1  # seconds: it only decides how many buckets are committed together
 _SLOWEST_USER, _SLOWEST_PAIR = 2e-3, 2e-8  # seconds of one core: several times what a slow machine needs
@@ -177,39 +179,21 @@ def _staging(context: StageContext, signature: str, *, everyone: bool) -> Stagin
 def load_scorer(context: StageContext, path: str) -> Scorer:
     """The artifact at `path` made ready for the items of `item_features`. Raises ModelError as `load_artifact` does.
 
-    A model keeps the normalisation it was trained with: numbers of newer features are brought back into its units.
+    A model keeps the normalisation it was trained with, whatever newer features were normalised by.
     """
     tables = context.tables
     features = read_arrow(tables, schemas.ITEM_FEATURES).sort_by(c.ITEM_IDX)
     item_ids = features[c.ITEM_ID].to_pylist()
     loaded = load_artifact(context.spark, path, item_ids)
-    units = _units(loaded, read_parameters(tables, schemas.NORMALIZATION))
-    numbers = _stacked(units, [f"items.{name}" for name in number_fields(_attributes(context))])
-    items = ItemFeatures.from_arrow(features)
+    fitted, trained = read_parameters(tables, schemas.NORMALIZATION), trained_parameters(loaded)
     return Scorer.create(
         loaded,
-        ItemFeatures(items.categories, items.numbers * numbers[:, 0] + numbers[:, 1]),
+        normalised_features(features, fitted, trained),
         read_popularity(tables, schemas.ITEM_POPULARITY, len(item_ids)),
         item_ids,
         np.asarray(features[c.ELIGIBLE].to_pylist(), dtype=np.bool_),
         context.config.scoring.tile_items,
     )
-
-
-def _units(loaded: Artifact, current: dict[str, Parameters]) -> dict[str, tuple[float, float]]:
-    """Per column what takes a value of the current features to the units of the model."""
-    stored = {name: Parameters(**one) for name, one in loaded.normalization.items()}
-    return {name: rescaling(one, stored[name]) for name, one in current.items() if name in stored}
-
-
-def _stacked(units: dict[str, tuple[float, float]], names: list[str]) -> torch.Tensor:
-    """(len(names), 2) float32; a column that the model did not have is left as it is."""
-    return torch.tensor([units.get(name, (1.0, 0.0)) for name in names], dtype=torch.float32).view(-1, 2)
-
-
-def _attributes(context: StageContext) -> Mapping[str, ItemAttribute]:
-    items = context.config.input.items
-    return {} if items is None else items.attributes
 
 
 def _sample(context: StageContext) -> pa.RecordBatch:

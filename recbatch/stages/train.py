@@ -21,6 +21,7 @@ from recbatch.stages.inputs import (
     RELEASE,
     VALIDATION,
     normalised,
+    normalised_features,
     read_parameters,
     read_popularity,
     sampled_buckets,
@@ -64,7 +65,7 @@ def train(context: StageContext) -> StageResult:
     cuts = snapshot_times(context.tables)
     version = f"{cuts[RELEASE]:%Y%m%d}-{context.transaction.version:04d}"
     with tempfile.TemporaryDirectory(prefix="recbatch-train-") as scratch:
-        past = _catalogue(context, schemas.EVALUATION_ITEM_FEATURES, schemas.EVALUATION_ITEM_NEIGHBOURS)
+        past = _catalogue(context, EVALUATION)
         inputs = _inputs(context, schemas.EVALUATION_USER_SEQUENCES, past, Path(scratch) / EVALUATION)
         if config.model.fused:
             prior = read_popularity(context.tables, schemas.VALIDATION_ITEM_POPULARITY, len(past.features))
@@ -78,7 +79,7 @@ def train(context: StageContext) -> StageResult:
             "validation_ndcg@10_network": fused.bare_ndcg,
         }
         _save(context, version, EVALUATION, fitted.model, past, fused.fusion, metrics)
-        current = _catalogue(context, schemas.ITEM_FEATURES, schemas.ITEM_NEIGHBOURS)
+        current = _catalogue(context, RELEASE)
         inputs = _inputs(context, schemas.USER_SEQUENCES, current, Path(scratch) / RELEASE)
         model = refit(
             inputs, config.model, config.training, config.seed, fitted.epochs, fitted.loss, _Bar(context, "refit")
@@ -96,10 +97,19 @@ def train(context: StageContext) -> StageResult:
     )
 
 
-def _catalogue(context: StageContext, features: TableSpec, neighbours: TableSpec) -> _Catalogue:
+def _catalogue(context: StageContext, cut: str) -> _Catalogue:
+    features, neighbours, normalization = {
+        EVALUATION: (
+            schemas.EVALUATION_ITEM_FEATURES,
+            schemas.EVALUATION_ITEM_NEIGHBOURS,
+            schemas.EVALUATION_NORMALIZATION,
+        ),
+        RELEASE: (schemas.ITEM_FEATURES, schemas.ITEM_NEIGHBOURS, schemas.NORMALIZATION),
+    }[cut]
     rows = read_arrow(context.tables, features).sort_by(c.ITEM_IDX)
+    parameters = read_parameters(context.tables, normalization)
     return _Catalogue(
-        ItemFeatures.from_arrow(rows),
+        normalised_features(rows, parameters, parameters),
         rows[c.ITEM_ID].to_pylist(),
         Neighbours.from_arrow(read_arrow(context.tables, neighbours), len(rows)),
     )

@@ -22,21 +22,21 @@ def read_arrow(
     bucket: int | None = None,
     version: int | None = None,
 ) -> pa.Table:
-    """A version of a table, the latest one by default, or one `user_bucket` of it, as one Arrow table.
+    """A table at `version` or the latest, or one `user_bucket` of it, as one Arrow table.
 
     Where the driver reaches the files itself they are read without Spark, which is an order of magnitude faster than
     collecting them from executors; from other storage they come through Spark.
     """
     names = list(columns or spec.schema.names)
     folder = store.local_folder(spec)
-    version = store.version(spec) if version is None else version
-    if folder is None or version is None:
+    wanted = store.version(spec) if version is None else version
+    if folder is None or wanted is None:
         rows = store.read(spec, version)  # says which stage to run where the table is missing
         if bucket is not None:
             rows = rows.where(F.col(c.USER_BUCKET) == bucket)
         return rows.select(*names).toArrow()
     filters = None if bucket is None else [(c.USER_BUCKET, "=", bucket)]
-    return DeltaTable(folder, version=version).to_pyarrow_table(filters=filters, columns=names)
+    return DeltaTable(folder, version=wanted).to_pyarrow_table(filters=filters, columns=names)
 
 
 def export_buckets(

@@ -22,6 +22,7 @@ CATEGORIES = "categories"
 NUMBERS = "numbers"
 VALID_FROM = "valid_from"
 VALID_TO = "valid_to"
+KNOWN_FROM = "known_from"
 
 ITEM_IDX = "item_idx"
 FIELD = "field"
@@ -52,6 +53,10 @@ EVENTS_VERSION = "events_version"
 EVALUATION_AS_OF = "evaluation_as_of"
 COMPLETE = "complete"
 UNINDEXED_EVENTS = "unindexed_events"
+
+STRATEGY = "strategy"
+GROUP = "group"
+ROWS = "rows"
 
 MODEL_VERSION = "model_version"
 SEQUENCE_NUMBER = "sequence_number"

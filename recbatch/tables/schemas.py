@@ -62,16 +62,27 @@ EVENTS = _spec(
     run_id=_STRING,
 )
 
-ITEMS = _spec(
-    "items",
-    item_id=_STRING,
-    title=_STRING,
-    categories=_map(_list(_STRING)),
-    numbers=_map(_DOUBLE),
-    imputed=_list(_STRING),
-    valid_from=_TIME,
-    valid_to=_TIME,
-    source_file=_STRING,
+_ITEM_COLUMNS: dict[str, t.DataType] = {
+    c.ITEM_ID: _STRING,
+    c.TITLE: _STRING,
+    c.CATEGORIES: _map(_list(_STRING)),
+    c.NUMBERS: _map(_DOUBLE),
+    c.IMPUTED: _list(_STRING),
+    c.VALID_FROM: _TIME,
+    c.VALID_TO: _TIME,
+    c.SOURCE_FILE: _STRING,
+    c.RUN_ID: _STRING,
+}
+ITEMS = TableSpec("items", _struct(**_ITEM_COLUMNS))
+ITEM_HISTORY = TableSpec("item_history", _struct(**_ITEM_COLUMNS, known_from=_TIME))
+IMPUTATIONS = _spec(
+    "imputations",
+    table_name=_STRING,
+    column_name=_STRING,
+    strategy=_STRING,
+    value=_STRING,
+    group=_STRING,
+    rows=_LONG,
     run_id=_STRING,
 )
 
@@ -143,11 +154,8 @@ EVALUATION_TARGETS = _spec(
 )
 SNAPSHOTS = _spec("snapshots", snapshot=_STRING, as_of=_TIME, run_id=_STRING)
 # What `user_sequences` is too short for, so that the two together hold everybody's whole past.
-EARLIER_BEHAVIOURS = TableSpec(
-    "earlier_behaviours",
-    _struct(**{name: of for name, of in _SEQUENCE_COLUMNS.items() if name != c.SEEN}),
-    (c.USER_BUCKET,),
-)
+_EARLIER_COLUMNS = {name: of for name, of in _SEQUENCE_COLUMNS.items() if name != c.SEEN}
+EARLIER_BEHAVIOURS = TableSpec("earlier_behaviours", _struct(**_EARLIER_COLUMNS), (c.USER_BUCKET,))
 FEATURE_STATE = _spec(
     "feature_state",
     signature=_STRING,

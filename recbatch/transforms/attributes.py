@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recbatch.config.inputs import ItemAttribute
+from recbatch.config.inputs import ItemAttribute, Missing
 from recbatch.tables import columns as c
+from recbatch.transforms.estimators import Field
 
 _PREFIX = "attribute_"
 ITEM_PRICE = "item_price"
@@ -20,6 +21,11 @@ def attribute_column(name: str) -> str:
     return f"{_PREFIX}{name}"
 
 
+def attribute_name(column: str) -> str:
+    """The attribute of a working column."""
+    return column.removeprefix(_PREFIX)
+
+
 def category_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
     """The category attributes in the order of the codes in `item_features.categories`."""
     return sorted(name for name, attribute in attributes.items() if attribute.kind == "category")
@@ -27,7 +33,25 @@ def category_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
 
 def number_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
     """The numeric attributes in the order of `item_features.numbers`; the price in the log comes last."""
-    return [*sorted(name for name, attribute in attributes.items() if attribute.kind == "number"), ITEM_PRICE]
+    return number_names(name for name, attribute in attributes.items() if attribute.kind == "number")
+
+
+def number_names(names: Iterable[str]) -> list[str]:
+    """The names of number attributes in that order; the price may be among them or not."""
+    return [*sorted(set(names) - {ITEM_PRICE}), ITEM_PRICE]
+
+
+def fields(attributes: Mapping[str, ItemAttribute]) -> list[Field]:
+    """The working columns as a model of missing values takes them."""
+    return [Field(attribute_column(name), one.kind, one.separator) for name, one in attributes.items()]
+
+
+def strategies(missing: Mapping[str, Missing]) -> dict[str, Missing]:
+    """What is done about missing attributes, by working column; `by` names a working column as well."""
+    return {
+        attribute_column(name): one if one.by is None else one.model_copy(update={"by": attribute_column(one.by)})
+        for name, one in missing.items()
+    }
 
 
 def pack_attributes(rows: DataFrame, attributes: Mapping[str, ItemAttribute]) -> DataFrame:
@@ -59,12 +83,15 @@ def unpack_attributes(items: DataFrame, attributes: Mapping[str, ItemAttribute])
     """
     columns = {}
     for name, attribute in attributes.items():
-        if attribute.kind == "category":
-            value = F.array_join(F.col(c.CATEGORIES)[name], attribute.separator or "")
-        else:
-            value = F.col(c.NUMBERS)[name]
-        columns[attribute_column(name)] = F.when(~F.array_contains(c.IMPUTED, name), value)
+        columns[attribute_column(name)] = F.when(~F.array_contains(c.IMPUTED, name), attribute_value(name, attribute))
     return items.withColumns(columns)
+
+
+def attribute_value(name: str, attribute: ItemAttribute) -> Column:
+    """The value in the maps `categories` or `numbers`; several values of a category as one text."""
+    if attribute.kind == "number":
+        return F.col(c.NUMBERS)[name]
+    return F.array_join(F.col(c.CATEGORIES)[name], attribute.separator or "")
 
 
 def _split(value: Column, separator: str | None) -> Column:

@@ -68,11 +68,6 @@ def apply(column: Column, parameters: Parameters) -> Column:
     return F.coalesce(normalised, F.lit(0.0)).cast("float")
 
 
-def rescaling(current: Parameters, stored: Parameters) -> tuple[float, float]:
-    """(a, b) such that a * x + b is a value normalised by `stored`, for x normalised by `current`."""
-    return current.scale / stored.scale, (current.center - stored.center) / stored.scale
-
-
 def _present(column: Column) -> Column:
     return F.nanvl(column, F.lit(None).cast("double"))
 

@@ -20,7 +20,7 @@ from recbatch.features.item_features import (
     item_features,
 )
 from recbatch.tables import columns as c
-from recbatch.tables.schemas import ITEM_FEATURES, ITEMS
+from recbatch.tables.schemas import ITEM_FEATURES, ITEM_HISTORY
 from recbatch.tables.store import in_contract
 from recbatch.transforms.attributes import category_fields, number_fields
 
@@ -65,7 +65,12 @@ def test_an_index_of_two_columns_over_an_empty_one_begins_at_its_first_number() 
 
 
 def _item(item_id: str, **changes: Any) -> dict[str, Any]:
-    row = dict.fromkeys(ITEMS.schema.names) | {c.ITEM_ID: item_id, c.CATEGORIES: {}, c.NUMBERS: {}, c.IMPUTED: []}
+    row = dict.fromkeys(ITEM_HISTORY.schema.names) | {
+        c.ITEM_ID: item_id,
+        c.CATEGORIES: {},
+        c.NUMBERS: {},
+        c.IMPUTED: [],
+    }
     return row | changes
 
 
@@ -84,7 +89,7 @@ PRICES = [("a", 2.0), ("b", 6.0), ("gone", 1000.0)]
 
 @pytest.fixture(scope="module")
 def items(spark: SparkSession) -> DataFrame:
-    return spark.createDataFrame(CATALOGUE, ITEMS.schema).cache()
+    return spark.createDataFrame(CATALOGUE, ITEM_HISTORY.schema).cache()
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +104,7 @@ def _features(spark: SparkSession, items: DataFrame, codes: DataFrame, as_of: dt
     prices = spark.createDataFrame(PRICES, "item_id string, price double")
     index = spark.createDataFrame(list(INDEX.items()), "item_id string, item_idx int")
     described = attributes_as_of(items, prices, ATTRIBUTES, section, as_of).localCheckpoint()
-    parameters = fit_numbers(described, ATTRIBUTES, section)
-    rows = item_features(described, index, codes, category_fields(ATTRIBUTES), parameters, as_of)
+    rows = item_features(described, index, codes, category_fields(ATTRIBUTES), number_fields(ATTRIBUTES), as_of)
     found = [row.asDict() for row in in_contract(ITEM_FEATURES, rows).collect()]
     assert {row[c.ITEM_ID]: row[c.ITEM_IDX] for row in found} == INDEX
     assert len(found) == len(INDEX)
@@ -142,15 +146,23 @@ def test_features_are_those_known_at_a_date(
     tags = {"a": "xy", "b": "y", "e": "z"}
     sizes = {"a": 2.0, "b": 4.0, "c": 6.0, "d": mean_size, "e": 500.0, "f": 400.0}
     prices = {"a": 2.0, "b": 6.0} | dict.fromkeys("cdef", price)
-    numbers = np.array([(sizes[name], prices[name]) for name in known])
-    scaled = (numbers - numbers.mean(axis=0)) / numbers.std(axis=0)
     for name, row in found.items():
         if name not in known:
-            assert (row[c.CATEGORIES], row[c.NUMBERS]) == ([[0], [0]], [0.0, 0.0]), name
+            assert (row[c.CATEGORIES], str(row[c.NUMBERS])) == ([[0], [0]], "[nan, nan]"), name
             continue
         expected = sorted(code["tags", tag] for tag in tags.get(name, "")) or [0]
         assert row[c.CATEGORIES] == [[code["brand", brands[name]]], expected], name
-        np.testing.assert_allclose(row[c.NUMBERS], scaled[known.index(name)], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(row[c.NUMBERS], [sizes[name], prices[name]], rtol=1e-6)
+
+
+def test_numbers_are_fitted_to_the_items_known_at_a_date(spark: SparkSession, items: DataFrame) -> None:
+    prices = spark.createDataFrame(PRICES, "item_id string, price double")
+    section = FeaturesSection()
+    described = attributes_as_of(items, prices, ATTRIBUTES, section, MARCH)
+    found = fit_numbers(described, ATTRIBUTES, section)
+    numbers = np.array([(2.0, 2.0), (4.0, 6.0), (6.0, 4.0), (4.0, 4.0)])
+    fitted = [(found[name].center, found[name].scale) for name in ("size", "item_price")]
+    np.testing.assert_allclose(fitted, np.transpose([numbers.mean(axis=0), numbers.std(axis=0)]))
 
 
 def test_a_catalogue_without_attributes(spark: SparkSession, items: DataFrame) -> None:
@@ -159,7 +171,7 @@ def test_a_catalogue_without_attributes(spark: SparkSession, items: DataFrame) -
     codes = spark.createDataFrame([], "field string, value string, code int")
     section = FeaturesSection()
     described = attributes_as_of(items, prices, {}, section, MARCH)
-    rows = item_features(described, index, codes, [], fit_numbers(described, {}, section), MARCH)
+    rows = item_features(described, index, codes, [], number_fields({}), MARCH)
     found = {row[c.ITEM_ID]: row for row in in_contract(ITEM_FEATURES, rows).collect()}
     assert [found[name][c.CATEGORIES] for name in "ab"] == [[], []]
     assert all(len(row[c.NUMBERS]) == 1 for row in found.values())

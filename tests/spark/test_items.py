@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recbatch.cleaning.items import finish_items, items_of_log, parse_items
+from recbatch.cleaning.items import finish_items, fit_item_fills, items_of_log, parse_items
 from recbatch.cleaning.rules import as_array
 from recbatch.config.inputs import ItemsInput
 from recbatch.tables import columns as c
@@ -56,14 +56,16 @@ def _parsed(spark: SparkSession, source: ItemsInput) -> list[dict[str, Any]]:
 
 def _finished(spark: SparkSession, source: ItemsInput) -> dict[str, dict[str, Any]]:
     rows, _ = parse_items(spark, source)
-    finished = finish_items(rows.where("outcome = 'accepted'"), source, "run-1")
+    accepted = rows.where("outcome = 'accepted'")
+    finished = finish_items(accepted, source, fit_item_fills(accepted, source), "run-1")
     return {row[c.ITEM_ID]: row.asDict(recursive=True) for row in in_contract(ITEMS, finished).collect()}
 
 
-def test_the_newest_row_of_an_item_is_kept(spark: SparkSession, tmp_path: Path) -> None:
+def test_rows_that_begin_at_different_times_are_versions_of_an_item(spark: SparkSession, tmp_path: Path) -> None:
     rows = [
         item(name="undated"),
         item(name="old", **{"from": "2023-01-01"}),
+        item(name="newer", **{"from": "2024-01-01"}),
         item(name="new", **{"from": "2024-01-01"}),
         item(name="new", **{"from": "2024-01-01"}),
         item(name="wrong", **{"from": "2025-01-32"}),
@@ -75,8 +77,9 @@ def test_the_newest_row_of_an_item_is_kept(spark: SparkSession, tmp_path: Path) 
     assert sorted((row[c.ITEM_ID], row[c.TITLE], row["outcome"]) for row in found) == [
         ("i1", "new", "accepted"),
         ("i1", "new", "exact_duplicate"),
-        ("i1", "old", "key_duplicate"),
-        ("i1", "undated", "key_duplicate"),
+        ("i1", "newer", "key_duplicate"),
+        ("i1", "old", "accepted"),
+        ("i1", "undated", "accepted"),
         ("i1", "wrong", "rejected"),
         ("i2", "two", "accepted"),
     ]

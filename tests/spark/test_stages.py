@@ -18,6 +18,7 @@ from recbatch.context import StageContext
 from recbatch.errors import InputContractError
 from recbatch.stages.clean import clean
 from recbatch.stages.features import build_features
+from recbatch.stages.inputs import normalization_drift
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.ledger import StageResult
@@ -108,6 +109,7 @@ class Run:
 
     context: StageContext
     cleaned: StageResult
+    built: StageResult
     tables: dict[str, list[dict[str, Any]]]
 
 
@@ -135,9 +137,9 @@ def _run(
     )
     context = make_context(spark, config, version=version, as_of=as_of)
     cleaned = clean(context)
-    build_features(context)
+    built = build_features(context)
     written = [*RELEASED, *EVALUATED, schemas.ITEM_INDEX, schemas.CATEGORY_INDEX]
-    return Run(context, cleaned, {spec.name: rows_of(context, spec) for spec in written})
+    return Run(context, cleaned, built, {spec.name: rows_of(context, spec) for spec in written})
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def test_events_hold_the_values_of_the_log(warehouse: Warehouse) -> None:
         assert row[c.EVENT_TYPE] == {"buy": "purchase", "look": "view"}[raw["type"]]
         assert row[c.WEIGHT] == 1.0
         missing = {name for name, value in ((c.QUANTITY, raw["qty"]), (c.PRICE, raw["price"])) if value == ""}
-        assert set(row[c.IMPUTED]) == missing
+        assert set(row[c.IMPUTED]) == missing | {c.WEIGHT}
         for name, value in ((c.QUANTITY, raw["qty"]), (c.PRICE, raw["price"])):
             assert row[name] == (float(value) if value else pytest.approx(fills[name]))
 
@@ -241,7 +243,7 @@ def test_what_comes_after_the_test_cut_changes_nothing_before_it(
     if evaluated is schemas.EVALUATION_ITEM_FEATURES:
         # Items that came later have a row, as every item of the index, and nothing in it.
         added = [found.pop(number) for number in new]
-        assert all((row[c.CATEGORIES], row[c.NUMBERS]) == ([[0]], [0.0, 0.0]) for row in added)
+        assert all((row[c.CATEGORIES], str(row[c.NUMBERS])) == ([[0]], "[nan, nan]") for row in added)
         assert not any(row[c.ELIGIBLE] for row in added)
     _same(found, known, evaluated.name)
     # The later part of the log is not without effect: it changes the release.
@@ -309,6 +311,48 @@ def test_items_that_begin_after_a_cut_are_not_eligible_at_it(warehouse: Warehous
     early = {f"i{n}" for n in range(15)}
     assert eligible(schemas.EVALUATION_ITEM_FEATURES) == early
     assert eligible(schemas.ITEM_FEATURES) == early | {f"i{n}" for n in range(15, 20)}
+
+
+def test_a_catalogue_is_known_from_the_latest_event_before_its_delivery(warehouse: Warehouse) -> None:
+    rows = rows_of(warehouse.whole.context, schemas.ITEM_HISTORY)
+    last = max(map(_moment, _log()))
+    assert {row[c.ITEM_ID]: row[c.KNOWN_FROM] for row in rows} == {
+        f"i{n}": last if n >= N_EARLY else None for n in range(N_ITEMS)
+    }
+    assert {row[c.RUN_ID] for row in rows if row[c.KNOWN_FROM] is None} == {"run-1"}
+
+
+def test_fills_of_every_run_are_kept(warehouse: Warehouse) -> None:
+    found = rows_of(warehouse.whole.context, schemas.IMPUTATIONS)
+    rows = {(row[c.RUN_ID], row[c.TABLE_NAME], row[c.COLUMN_NAME]): row for row in found}
+    assert len(rows) == len(found) == 10
+    events = rows_of(warehouse.whole.context, schemas.EVENTS)
+    for name in (c.PRICE, c.QUANTITY, c.WEIGHT):
+        row = rows["run-2", "events", name]
+        filled = [one for one in events if name in one[c.IMPUTED]]
+        assert row[c.ROWS] == len(filled)
+        assert {one[name] for one in filled} == {float(row[c.VALUE])}
+    sizes = [float(row["size"]) for row in _catalogue() if row["size"]]
+    assert float(rows["run-2", "items", "size"][c.VALUE]) == pytest.approx(np.mean(sizes))
+    assert rows["run-2", "items", "size"][c.ROWS] == N_ITEMS - len(sizes)
+
+
+def test_drift_is_measured_against_the_run_before(warehouse: Warehouse) -> None:
+    assert warehouse.past.built.figures == {}
+    before, after = (
+        {(row[c.TABLE_NAME], row[c.COLUMN_NAME]): row for row in run.tables[schemas.NORMALIZATION.name]}
+        for run in (warehouse.past, warehouse.whole)
+    )
+    figures = warehouse.whole.built.figures
+    assert len(figures) == 2 * len(before) == 8
+    for (table, column), old in before.items():
+        new = after[table, column]
+        moved = (new[c.CENTER] - old[c.CENTER]) / old[c.SCALE]
+        assert figures[f"drift:{table}.{column}"] == pytest.approx(moved)
+        assert figures[f"drift_scale:{table}.{column}"] == pytest.approx(new[c.SCALE] / old[c.SCALE])
+    assert figures["drift:events.price"] > 1
+    # A retry finds what it has written itself, and looks behind it.
+    assert normalization_drift(warehouse.whole.context.tables, "run-2") == pytest.approx(figures)
 
 
 def test_a_log_shorter_than_the_holdout_is_refused(warehouse: Warehouse) -> None:

@@ -102,21 +102,21 @@ def test_fills(frame: DataFrame, name: str) -> None:
     for strategy, value in expected.items():
         missing = Missing.model_validate(strategy)
         fills = imputation.fit(frame, {name: missing})
-        assert fills[name] == pytest.approx(value, rel=1e-12)
+        assert fills[name].value == pytest.approx(value, rel=1e-12)
         rows = imputation.apply(frame, fills).select("n", name, "imputed").collect()
         before = {row["n"]: row[name] for row in frame.select("n", name).collect()}
         assert {row["n"]: row["imputed"] for row in rows} == {
             n: [name] if given is None else [] for n, given in before.items()
         }
         assert {row["n"]: row[name] for row in rows} == {
-            n: fills[name] if given is None else given for n, given in before.items()
+            n: fills[name].value if given is None else given for n, given in before.items()
         }
 
 
 def test_what_cannot_be_learned_is_not_filled(frame: DataFrame) -> None:
     strategies = {"empty": "mean", "often": "keep", "even": {"strategy": "constant", "value": 0}}
     fills = imputation.fit(frame, {name: Missing.model_validate(how) for name, how in strategies.items()})
-    assert fills == {"empty": None, "even": 0}
+    assert {name: fill.value for name, fill in fills.items()} == {"empty": None, "even": 0}
     rows = imputation.apply(frame, fills).collect()
     assert {tuple(row["imputed"]) for row in rows} == {(), ("even",)}
     assert all(row["empty"] is None and row["even"] is not None for row in rows)

@@ -327,14 +327,29 @@ def test_a_value_that_cannot_be_resolved_is_named(minimal: Path, value: str) -> 
         ("drop", Missing(strategy="drop")),
         ({"strategy": "constant", "value": 0}, Missing(strategy="constant", value=0.0)),
         ({"strategy": "constant", "value": "none"}, Missing(strategy="constant", value="none")),
+        ({"strategy": "group_mean", "by": "brand"}, Missing(strategy="group_mean", by="brand")),
+        ({"strategy": "knn", "neighbours": 9}, Missing(strategy="knn", neighbours=9)),
+        ("knn", Missing(strategy="knn")),
     ],
 )
 def test_missing_values_have_a_strategy(value: object, expected: Missing) -> None:
     assert Missing.model_validate(value) == expected
 
 
-@pytest.mark.parametrize("value", ["constant", {"strategy": "constant"}, {"strategy": "mean", "value": 1}, "forget"])
-def test_a_constant_has_a_value_and_no_other_strategy_has(value: object) -> None:
+@pytest.mark.parametrize(
+    "value",
+    [
+        "constant",
+        {"strategy": "constant"},
+        {"strategy": "mean", "value": 1},
+        "forget",
+        "group_mean",
+        {"strategy": "mean", "by": "brand"},
+        {"strategy": "regression", "neighbours": 5},
+    ],
+    ids=str,
+)
+def test_what_a_strategy_needs_belongs_to_it_alone(value: object) -> None:
     with pytest.raises(ValidationError, match="strategy"):
         Missing.model_validate(value)
 
@@ -346,6 +361,8 @@ def test_a_constant_has_a_value_and_no_other_strategy_has(value: object) -> None
         ({"source": "s", "missing": "median"}, "missing strategy 'median' is for numbers"),
         ({"source": "s", "kind": "number", "separator": ","}, "'separator' is for categories"),
         ({"source": "s", "kind": "number", "missing": {"strategy": "constant", "value": "x"}}, "must be a number"),
+        ({"source": "s", "missing": {"strategy": "group_mean", "by": "b"}}, "'group_mean' is for numbers"),
+        ({"source": "s", "separator": ",", "missing": "knn"}, "'knn' gives one value"),
         ({"source": {"column": "a", "sql": "b"}}, "exactly one"),
         ({"source": {}}, "exactly one"),
     ],
@@ -353,6 +370,42 @@ def test_a_constant_has_a_value_and_no_other_strategy_has(value: object) -> None
 def test_an_attribute_that_contradicts_itself_is_refused(value: object, problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         ItemAttribute.model_validate(value)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("cleaning.price=knn", "'price' of an event can be missing in these ways"),
+        ("cleaning.query=mode", "'query' of an event can be missing in these ways: keep, drop or constant"),
+        ("cleaning.price={strategy: group_mean, by: user_id}", "no group 'user_id'; use by: item_id"),
+        ("cleaning.weight={strategy: constant, value: much}", "'much' of 'weight' must be a number"),
+        ("features.item_price=knn", "'item_price' is to be filled from the other attributes, and there is none"),
+        ("features.item_price={strategy: group_mean, by: brand}", "each 'brand', which is none of []"),
+        (
+            "input.items={path: p, item_id: i, attributes: {size: {source: s, kind: number, missing: knn}}}",
+            "'size' is to be filled from the other attributes, and there is none",
+        ),
+        (
+            "input.items={path: p, item_id: i, attributes: {a: {source: a}, n: {source: n, kind: number, "
+            "missing: {strategy: group_mean, by: n}}}}",
+            "each 'n', which is none of ['a']",
+        ),
+    ],
+)
+def test_a_strategy_that_cannot_be_followed_is_refused(minimal: Path, override: str, problem: str) -> None:
+    assert problem in _message([minimal], [override])
+
+
+def test_every_column_of_an_event_that_may_be_missing_has_a_strategy(minimal: Path) -> None:
+    layer = ["cleaning.price={strategy: group_mean, by: item_id}", "cleaning.query={strategy: constant, value: none}"]
+    missing = load_config([minimal], layer).cleaning.missing()
+    assert {name: one.strategy for name, one in missing.items()} == {
+        "quantity": "constant",
+        "price": "group_mean",
+        "weight": "constant",
+        "basket_id": "keep",
+        "query": "constant",
+    }
 
 
 def test_an_event_type_column_needs_a_mapping(minimal: Path) -> None:

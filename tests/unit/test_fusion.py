@@ -1,4 +1,4 @@
-"""The terms of the score that depend on the item alone, and normalisation carried between two fits."""
+"""The terms of the score that depend on the item alone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from recbatch.model.fusion import BARE, Fusion, Popularity
-from recbatch.transforms.normalization import rescaling
-from recbatch.transforms.parameters import Parameters
 
 
 def test_trend_and_bias_follow_their_formula() -> None:
@@ -25,19 +21,3 @@ def test_trend_and_bias_follow_their_formula() -> None:
 def test_the_bare_network_keeps_its_bias() -> None:
     network = torch.tensor([0.25, -3.0])
     assert torch.equal(BARE.bias(network, Popularity(torch.ones(2), torch.ones(2))), network)
-
-
-finite = st.floats(-1e3, 1e3)
-positive = st.floats(1e-3, 1e3)
-
-
-@given(value=finite, centers=st.tuples(finite, finite), scales=st.tuples(positive, positive))
-def test_rescaling_brings_a_value_into_the_units_of_another_fit(
-    value: float, centers: tuple[float, float], scales: tuple[float, float]
-) -> None:
-    current, stored = (Parameters("zscore", c, s) for c, s in zip(centers, scales, strict=True))
-    a, b = rescaling(current, stored)
-    normalised = (value - current.center) / current.scale
-    expected = (value - stored.center) / stored.scale
-    assert a * normalised + b == pytest.approx(expected, rel=1e-6, abs=1e-6 * (1 + abs(b)))
-    assert rescaling(current, current) == (1.0, 0.0)

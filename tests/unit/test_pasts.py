@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter, defaultdict
 from itertools import groupby
 from typing import Any
@@ -59,6 +60,7 @@ def _rows(pasts: Pasts) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @given(events=EVENTS)
+@settings(deadline=None)  # the first call compiles
 def test_every_user_has_the_own_events_in_the_order_of_time(events: list[Event]) -> None:
     found = _rows(_pasts(events))
     assert found.keys() == {event[0] for event in events}
@@ -71,7 +73,7 @@ def test_every_user_has_the_own_events_in_the_order_of_time(events: list[Event])
 
 
 @given(events=EVENTS, data=st.data())
-@settings(deadline=None)
+@settings(deadline=None)  # the first call compiles
 def test_pasts_do_not_depend_on_how_the_events_came(events: list[Event], data: st.DataObject) -> None:
     shuffled = data.draw(st.permutations(events))
     split = data.draw(st.integers(0, len(events)))
@@ -111,6 +113,7 @@ def test_the_order_within_a_second_is_that_of_no_id_and_not_the_same_for_all_use
 
 
 @given(events=EVENTS, moment=st.integers(-1, 31 * DAY))
+@settings(deadline=None)  # the first call compiles
 def test_what_comes_before_a_moment_and_distinct_items(events: list[Event], moment: int) -> None:
     pasts = _pasts(events)
     stops = ordering.stops_before(pasts.offsets, pasts.columns["event_time"], moment)
@@ -139,6 +142,7 @@ def _counted(pasts: Pasts, recent_days: int) -> tuple[Counts, np.ndarray[Any, An
 
 
 @given(events=EVENTS, recent_days=st.sampled_from([1, 9, 100]))
+@settings(deadline=None)  # the first call compiles
 def test_popularity_counts_users_before_each_cut(events: list[Event], recent_days: int) -> None:
     pasts = _pasts(events)
     counts, first = _counted(pasts, recent_days)
@@ -185,7 +189,7 @@ def _brute_force(pasts: Pasts, section: NeighboursSection, cut: int) -> dict[int
     [(3, 10.0, 0.0, 0.0, 100), (10, 60.0, 0.5, 0.2, 2), (1, 2.0, 1.0, 0.0, 1), (1000, 1e9, 0.5, 0.5, 100)],
 )
 @given(events=EVENTS)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_neighbours_are_those_of_brute_force_at_every_cut(
     window: int, half_life: float, source_power: float, target_power: float, size: int, events: list[Event]
 ) -> None:
@@ -229,7 +233,7 @@ def test_neighbours_are_those_of_brute_force_at_every_cut(
 @pytest.mark.parametrize("method", ["zscore", "minmax", "robust", "log1p", "none"])
 @pytest.mark.parametrize("strategy", ["mean", "median", "mode"])
 @given(events=EVENTS, split=st.integers(0, 70))
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_parameters_are_those_of_the_values_before_each_cut(
     method: Any, strategy: Any, events: list[Event], split: int
 ) -> None:
@@ -272,10 +276,11 @@ def _expected(method: str, strategy: str, values: np.ndarray[Any, Any]) -> tuple
 
 
 @given(
-    as_of=st.datetimes(timezones=st.just(__import__("datetime").UTC)).filter(lambda moment: moment.year > 1971),
+    as_of=st.datetimes(timezones=st.just(dt.UTC)).filter(lambda moment: moment.year > 1971),
     holdout=st.integers(1, 60),
     alignment=st.integers(0, 30),
 )
+@settings(deadline=None)  # the first call compiles
 def test_cuts_are_at_least_so_far_apart_and_on_the_grid(as_of: Any, holdout: int, alignment: int) -> None:
     cuts = Cuts.before(as_of, holdout, 28, alignment)
     assert 0 <= cuts.release - as_of.timestamp() < 1
