@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from recbatch.config.inputs import Missing
 from recbatch.config.sections import NeighboursSection
-from recbatch.features import counting, ordering
+from recbatch.features import counting, ordering, sorting
 from recbatch.features.amounts import fit_amounts, mean_prices
 from recbatch.features.counts import Counts
 from recbatch.features.cuts import UNIT, Cuts, Decay
@@ -102,6 +102,24 @@ def test_long_and_short_pasts_are_ordered_alike() -> None:
         keys = [(time[at], tie[at]) for at in found[start:stop].tolist()]
         assert keys == [(time[at], tie[at]) for at in expected]
         assert sorted(found[start:stop].tolist()) == list(range(start, stop))
+
+
+@given(
+    keys=st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 3)), max_size=200),
+    numbers=st.lists(st.integers(-9, 9), min_size=1, max_size=200),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_sorting_is_that_of_python(keys: list[tuple[int, int]], numbers: list[int], data: st.DataObject) -> None:
+    major, minor = (np.array([key[n] for key in keys], kind) for n, kind in enumerate((np.float64, np.uint64)))
+    order = np.arange(len(keys))
+    sorting.sort_places(order, major, minor)
+    assert order.tolist() == sorted(range(len(keys)), key=lambda at: keys[at])
+    values = np.array(numbers, np.int32)
+    n = data.draw(st.integers(1, len(numbers)))
+    assert sorting.nth_largest(values, n) == sorted(numbers)[-n]
+    sorting.sort_numbers(values)
+    assert values.tolist() == sorted(numbers)
 
 
 def test_the_order_within_a_second_is_that_of_no_id_and_not_the_same_for_all_users() -> None:
