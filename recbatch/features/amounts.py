@@ -27,7 +27,7 @@ def logarithms(methods: Mapping[str, Normalization]) -> tuple[str, ...]:
 def distinct(methods: Mapping[str, Normalization], fills: Mapping[str, Missing]) -> tuple[str, ...]:
     """The amounts whose distinct values are needed: for quartiles, a median or a mode, or a mean beside logarithms."""
     ordered = {name for name, missing in fills.items() if missing.strategy in ("median", "mode")}
-    means = {name for name, missing in fills.items() if missing.strategy == "mean" and methods[name] in _LOGARITHMS}
+    means = {name for name in fills if name not in ordered and methods[name] in _LOGARITHMS}
     return tuple(name for name, method in methods.items() if method in _ORDERED or name in ordered | means)
 
 
@@ -36,8 +36,8 @@ def fit_amounts(
 ) -> dict[str, Parameters]:
     """Parameters of price and quantity as of a cut, fitted as by `normalization.fit` to the values that are there.
 
-    fills: the strategies for missing ones that have to be learned. Sums are exact, so that parameters depend on the
-    values alone and not on the order in which they were added up.
+    fills: the strategies for missing ones that have to be learned; the mean stands for those of groups as well. Sums
+    are exact, so that parameters depend on the values alone and not on the order in which they were added up.
     """
     return {name: _fit(counts, name, cut, method, fills.get(name)) for name, method in methods.items()}
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recbatch.compilation import compiled
+from recbatch.features.sorting import count_up, nth_largest, sort_places
 
 FRACTION_BITS = 24  # amounts an item are added up in units of 2^-24
 _LOW = (1 << 32) - 1
@@ -174,14 +175,21 @@ def _sums(targets: Any, slots: Any, weights: Any, total: Any) -> tuple[Any, int]
 
 
 @compiled
-def _best(found: Any, damped: Any, ties: Any, size: int) -> Any:
-    """The places of the `size` greatest of `damped`, descending; equal ones by the ties of their targets."""
-    kept = np.arange(len(damped))
-    if len(damped) > size:
-        kept = np.flatnonzero(damped >= np.partition(damped, len(damped) - size)[len(damped) - size])
-    # Sorting is stable: by tie first, then by weight.
-    kept = kept[np.argsort(ties[found[kept]], kind="mergesort")]
-    return kept[np.argsort(-damped[kept], kind="mergesort")][:size]
+def _best(damped: Any, ties: Any, size: int) -> Any:
+    """The places of the `size` greatest of `damped`, descending; of equal ones the smallest of `ties` come first."""
+    if len(damped) <= size:
+        kept = count_up(len(damped))
+    else:
+        limit = nth_largest(damped, size)
+        kept = np.empty(len(damped), np.int64)
+        n = 0
+        for place in range(len(damped)):
+            if damped[place] >= limit:
+                kept[n] = place
+                n += 1
+        kept = kept[:n]
+    sort_places(kept, -damped, ties)
+    return kept[:size]
 
 
 @compiled
@@ -213,12 +221,13 @@ def neighbours_of_all(
     for source in range(n_sources):
         mine = slice(bounds[source], bounds[source + 1])
         found, whole = _sums(targets[mine], slots[mine], weights, total)
-        damped = np.empty(len(found), np.float64)
+        damped, their_ties = np.empty(len(found), np.float64), np.empty(len(found), np.uint64)
         source_damping = (whole / unit) ** source_power
         for place in range(len(found)):
             damped[place] = total[found[place]] / unit / (source_damping * damping[found[place]])
+            their_ties[place] = ties[found[place]]
             total[found[place]] = 0
-        for place in _best(found, damped, ties, size):
+        for place in _best(damped, their_ties, size):
             neighbours[n], found_weights[n] = found[place], damped[place]
             n += 1
             sizes[source] += 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -31,9 +33,8 @@ FIRST_CODE = 1
 
 def category_values(items: pa.Table) -> pa.Table:
     """The (field, value) pairs of the catalogue, given its column `categories`."""
-    maps = pa.concat_arrays(items[c.CATEGORIES].chunks) if len(items) else pa.array([], items[c.CATEGORIES].type)
-    values = maps.items
-    return pa.table({c.FIELD: maps.keys.take(pc.list_parent_indices(values)), c.VALUE: values.flatten()})
+    _, fields, values = _entries(items[c.CATEGORIES])
+    return pa.table({c.FIELD: fields.take(pc.list_parent_indices(values)), c.VALUE: values.flatten()})
 
 
 def valid_at(as_of: dt.datetime) -> Column:
@@ -94,43 +95,86 @@ def fit_numbers(
 
 
 def item_features(
-    described: DataFrame,
-    item_index: DataFrame,
-    category_index: DataFrame,
-    fields: list[str],
-    numbers: list[str],
-    as_of: dt.datetime,
-) -> DataFrame:
+    described: pa.Table, index: pa.Table, codes: pa.Table, fields: list[str], numbers: list[str], as_of: dt.datetime
+) -> pa.Table:
     """One row an entry of `item_index`, aligned with it; an item that `described` lacks has nothing but missing values.
 
-    fields, numbers: the names of the category and of the number attributes, in the order of the columns' entries.
+    described: rows of `attributes_as_of`. codes: `category_index`. fields, numbers: the names of the category and of
+    the number attributes, in the order of the columns' entries.
     """
-    values = described.select(c.ITEM_ID, F.explode(c.CATEGORIES).alias(c.FIELD, "values")).select(
-        c.ITEM_ID, c.FIELD, F.explode("values").alias(c.VALUE)
-    )
-    coded = (
-        values.join(category_index, on=[c.FIELD, c.VALUE])
-        .groupBy(c.ITEM_ID)
-        .agg(F.collect_list(F.struct(c.FIELD, c.CODE)).alias("_codes"))
-    )
-    missing = F.lit(float("nan"))
-    values_of_numbers = [F.coalesce(F.col(c.NUMBERS)[name], missing).cast("float") for name in numbers]
-    rows = (
-        item_index.select(c.ITEM_ID, c.ITEM_IDX)
-        .join(described.select(c.ITEM_ID, c.NUMBERS, valid_at(as_of).alias("_valid")), on=c.ITEM_ID, how="left")
-        .join(coded, on=c.ITEM_ID, how="left")
-    )
-    return rows.select(
-        c.ITEM_IDX,
-        c.ITEM_ID,
-        F.array(*[_codes_of(name) for name in fields]).cast("array<array<int>>").alias(c.CATEGORIES),
-        F.array(*values_of_numbers).cast("array<float>").alias(c.NUMBERS),
-        F.coalesce("_valid", F.lit(False)).alias(c.ELIGIBLE),
+    index = index.sort_by(c.ITEM_IDX)
+    row = pc.index_in(index[c.ITEM_ID], value_set=_whole(described[c.ITEM_ID])).combine_chunks()
+    row = np.asarray(pc.fill_null(row, len(described)), np.int64)  # one behind the last: missing
+    item = np.full(len(described) + 1, -1)
+    item[row] = np.arange(len(index))
+    return pa.table(
+        {
+            c.ITEM_IDX: index[c.ITEM_IDX],
+            c.ITEM_ID: index[c.ITEM_ID],
+            c.CATEGORIES: _codes(described[c.CATEGORIES], item, len(index), codes, fields),
+            c.NUMBERS: _numbers(described[c.NUMBERS], row, numbers),
+            c.ELIGIBLE: pa.array(np.append(_valid_rows(described, as_of), [False])[row]),
+        }
     )
 
 
-def _codes_of(field: str) -> Column:
-    """The sorted codes of one field, or the code for a missing value."""
-    mine = F.filter("_codes", lambda entry: entry[c.FIELD] == field)
-    codes = F.array_sort(F.transform(mine, lambda entry: entry[c.CODE]))
-    return F.when(F.size(codes) > 0, codes).otherwise(F.array(F.lit(MISSING_CODE)))
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _valid_rows(described: pa.Table, as_of: dt.datetime) -> NDArray[np.bool_]:
+    """As `valid_at`."""
+    moment = pa.scalar(as_of, described.schema.field(c.VALID_FROM).type)
+    started = pc.fill_null(pc.less_equal(described[c.VALID_FROM], moment), True)
+    ended = pc.fill_null(pc.less_equal(described[c.VALID_TO], moment), False)
+    valid: NDArray[np.bool_] = pc.and_not(started, ended).to_numpy().astype(np.bool_)
+    return valid
+
+
+def _entries(maps: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array, pa.Array]:
+    """Row, key and value of every entry of a column of maps."""
+    whole = _whole(maps)
+    keys, values = whole.keys, whole.items
+    offsets = np.asarray(whole.offsets, np.int64)
+    rows = np.repeat(np.arange(len(whole)), offsets[1:] - offsets[:-1])
+    return rows, keys[offsets[0] : offsets[-1]], values[offsets[0] : offsets[-1]]
+
+
+def _numbers(maps: pa.ChunkedArray, row: NDArray[np.int64], names: list[str]) -> pa.Array:
+    """A list of float32 an item, NaN where missing; row: (I,), len(maps) for none."""
+    rows, keys, values = _entries(maps)
+    made = np.full((len(row), len(names)), np.nan, np.float32)
+    for at, name in enumerate(names):
+        mine = pc.equal(keys, name).to_numpy(zero_copy_only=False)
+        column = np.full(len(maps) + 1, np.nan)
+        column[rows[mine]] = values.to_numpy(zero_copy_only=False)[mine]
+        made[:, at] = column[row]
+    offsets = np.arange(len(row) + 1, dtype=np.int32) * len(names)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(made.ravel()))
+
+
+def _codes(
+    maps: pa.ChunkedArray, item: NDArray[np.int64], n_items: int, codes: pa.Table, fields: list[str]
+) -> pa.Array:
+    """For every item a list of the codes of each field, ascending, or of the one for a missing value.
+
+    item: by row of `maps`, the item's place, -1 for none.
+    """
+    rows, keys, lists = _entries(maps)
+    entry = pc.list_parent_indices(lists).to_numpy()
+    wanted = pc.binary_join_element_wise(keys.take(pa.array(entry)), lists.flatten(), "\0")
+    known = pc.binary_join_element_wise(_whole(codes[c.FIELD]), _whole(codes[c.VALUE]), "\0")
+    code = np.append(codes[c.CODE].to_numpy(), [MISSING_CODE])[pc.index_in(wanted, known).fill_null(-1).to_numpy()]
+    field = pc.index_in(keys, pa.array(fields, pa.string())).fill_null(-1).to_numpy()[entry]
+    of = item[rows[entry]]
+    there = (code != MISSING_CODE) & (field >= 0) & (of >= 0)
+    place, code = (of * len(fields) + field)[there], code[there]
+    order = np.lexsort([code, place])
+    counts = np.bincount(place, minlength=n_items * len(fields))
+    offsets = np.concatenate([[0], np.maximum(counts, 1).cumsum()])
+    starts = np.concatenate([[0], counts.cumsum()])
+    values = np.full(offsets[-1], MISSING_CODE, np.int32)
+    values[offsets[place[order]] + np.arange(len(order)) - starts[place[order]]] = code[order]
+    inner = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
+    outer = np.arange(n_items + 1, dtype=np.int32) * len(fields)
+    return pa.ListArray.from_arrays(pa.array(outer), inner)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from recbatch.compilation import compiled
+from recbatch.features.sorting import count_up, sort_numbers, sort_places
 
-_SHORT = 48  # up to here insertion sort is the fastest; it is also linear on what is in order already
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _MIX_B = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_C = np.uint64(0x94D049BB133111EB)
@@ -67,44 +67,12 @@ def place(code: Any, filled: Any) -> Any:
 
 
 @compiled
-def _insert(order: Any, time: Any, tie: Any) -> None:
-    """Sort the places in `order` by time, then tie."""
-    for at in range(1, len(order)):
-        moved = order[at]
-        to = at
-        while to > 0 and (
-            time[order[to - 1]] > time[moved]
-            or (time[order[to - 1]] == time[moved] and tie[order[to - 1]] > tie[moved])
-        ):
-            order[to] = order[to - 1]
-            to -= 1
-        order[to] = moved
-
-
-@compiled
-def _sort_long(order: Any, time: Any, tie: Any) -> None:
-    """As `_insert`, in n log n: by time, and then what has one time by tie."""
-    order[:] = order[np.argsort(time[order], kind="mergesort")]
-    start = 0
-    for stop in range(1, len(order) + 1):
-        if stop == len(order) or time[order[stop]] != time[order[start]]:
-            if stop - start > 1:
-                run = order[start:stop].copy()
-                order[start:stop] = run[np.argsort(tie[run], kind="mergesort")]
-            start = stop
-
-
-@compiled
 def time_order(offsets: Any, fresh: Any, time: Any, tie: Any) -> Any:
     """(M,) places: every user's behaviours by time, then tie. Those of users that are not `fresh` (N,) are so."""
-    order = np.arange(len(time))
+    order = count_up(len(time))
     for user in range(len(offsets) - 1):
         if fresh[user]:
-            mine = order[offsets[user] : offsets[user + 1]]
-            if len(mine) <= _SHORT:
-                _insert(mine, time, tie)
-            else:
-                _sort_long(mine, time, tie)
+            sort_places(order[offsets[user] : offsets[user + 1]], time, tie)
     return order
 
 
@@ -152,6 +120,6 @@ def distinct_items(start: Any, stop: Any, item: Any, stamp: Any, first_stamp: in
                 stamp[item[at]] = first_stamp + n
                 found[size] = item[at]
                 size += 1
-        found[begin:size].sort()
+        sort_numbers(found[begin:size])
         bounds[n + 1] = size
     return found[:size], bounds

@@ -153,9 +153,7 @@ def _prepare(context: StageContext, found: NewEvents) -> None:
 
 def _learned_fills(context: StageContext) -> dict[str, Missing]:
     cleaning = context.config.cleaning
-    fills = imputation.learned({c.PRICE: cleaning.price, c.QUANTITY: cleaning.quantity})
-    # Behaviours know an item by its number.
-    return {name: one if one.by is None else one.model_copy(update={"by": c.ITEM_IDX}) for name, one in fills.items()}
+    return imputation.learned({c.PRICE: cleaning.price, c.QUANTITY: cleaning.quantity})
 
 
 def _write_items(
@@ -204,19 +202,18 @@ def _write_item_features(
     attributes: Mapping[str, ItemAttribute] = {}
     if context.config.input.items is not None:
         attributes = context.config.input.items.attributes
-    index = tables.read(schemas.ITEM_INDEX)
     described = attributes_as_of(items, prices, attributes, section, as_of).localCheckpoint(eager=True)
     parameters = fit_numbers(described, attributes, section)
+    # From here on without Spark, whose jobs would take longer to plan than to run.
     rows = item_features(
-        described,
-        index,
-        tables.read(schemas.CATEGORY_INDEX),
+        described.select(c.ITEM_ID, c.CATEGORIES, c.NUMBERS, c.VALID_FROM, c.VALID_TO).toArrow(),
+        read_arrow(tables, schemas.ITEM_INDEX),
+        read_arrow(tables, schemas.CATEGORY_INDEX),
         category_fields(attributes),
         number_fields(attributes),
         as_of,
     )
-    # Where the driver reaches the folder, this spares two Spark jobs for a commit.
-    tables.replace_arrow(spec, rows.toArrow(), context.transaction)
+    tables.replace_arrow(spec, rows, context.transaction)
     return parameters
 
 

@@ -72,17 +72,6 @@ def _by_column(rows: list[dict[str, Any]]) -> dict[str, Parameters]:
     }
 
 
-def normalised(rows: pa.Table, parameters: Mapping[str, Parameters]) -> pa.Table:
-    """Rows of `user_sequences` with prices and quantities as the network takes them, by `read_parameters`."""
-    for name in (c.PRICE, c.QUANTITY):
-        lists = rows[name].combine_chunks()
-        values = normalise(lists.flatten().to_numpy(zero_copy_only=False), parameters[f"events.{name}"])
-        offsets = pc.subtract(lists.offsets, lists.offsets[0])
-        at = rows.column_names.index(name)
-        rows = rows.set_column(at, name, pa.ListArray.from_arrays(offsets, pa.array(values)))
-    return rows
-
-
 def normalised_features(
     rows: pa.Table, fitted: Mapping[str, Parameters], trained: Mapping[str, Parameters]
 ) -> ItemFeatures:
@@ -127,6 +116,17 @@ def normalization_drift(tables: TableStore, run_id: str) -> dict[str, float]:
             found.append(rows)
         version -= 1
     return drift(*map(_by_column, found)) if len(found) == 2 else {}
+
+
+def normalised(rows: pa.Table, parameters: Mapping[str, Parameters]) -> pa.Table:
+    """Rows of `user_sequences` with prices and quantities as the network takes them, by `read_parameters`."""
+    for name in (c.PRICE, c.QUANTITY):
+        lists = rows[name].combine_chunks()
+        values = normalise(lists.flatten().to_numpy(zero_copy_only=False), parameters[f"events.{name}"])
+        offsets = pc.subtract(lists.offsets, lists.offsets[0])
+        at = rows.column_names.index(name)
+        rows = rows.set_column(at, name, pa.ListArray.from_arrays(offsets, pa.array(values)))
+    return rows
 
 
 def load_artifact(spark: SparkSession, path: str, item_ids: list[str]) -> Artifact:

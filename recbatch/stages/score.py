@@ -196,11 +196,6 @@ def load_scorer(context: StageContext, path: str) -> Scorer:
     )
 
 
-def _stacked(units: dict[str, tuple[float, float]], names: list[str]) -> torch.Tensor:
-    """(len(names), 2) float32; a column that the model did not have is left as it is."""
-    return torch.tensor([units.get(name, (1.0, 0.0)) for name in names], dtype=torch.float32).view(-1, 2)
-
-
 def _sample(context: StageContext) -> pa.RecordBatch:
     """The users of one bucket, in the order of their ids: the first that has any."""
     for bucket in range(context.config.features.buckets):

@@ -53,6 +53,7 @@ EVENTS_VERSION = "events_version"
 EVALUATION_AS_OF = "evaluation_as_of"
 COMPLETE = "complete"
 UNINDEXED_EVENTS = "unindexed_events"
+
 STRATEGY = "strategy"
 GROUP = "group"
 ROWS = "rows"

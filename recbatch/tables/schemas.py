@@ -137,11 +137,8 @@ EVALUATION_TARGETS = _spec(
 )
 SNAPSHOTS = _spec("snapshots", snapshot=_STRING, as_of=_TIME, run_id=_STRING)
 # What `user_sequences` is too short for, so that the two together hold everybody's whole past.
-EARLIER_BEHAVIOURS = TableSpec(
-    "earlier_behaviours",
-    _struct(**{name: of for name, of in _SEQUENCE_COLUMNS.items() if name != c.SEEN}),
-    (c.USER_BUCKET,),
-)
+_EARLIER_COLUMNS = {name: of for name, of in _SEQUENCE_COLUMNS.items() if name != c.SEEN}
+EARLIER_BEHAVIOURS = TableSpec("earlier_behaviours", _struct(**_EARLIER_COLUMNS), (c.USER_BUCKET,))
 FEATURE_STATE = _spec(
     "feature_state",
     signature=_STRING,

@@ -87,9 +87,9 @@ class Shop:
         self._write(schemas.EVENTS, rows, "append")
 
     def offer(self, items: int) -> None:
-        row = dict.fromkeys(schemas.ITEMS.schema.names) | {c.NUMBERS: [], c.IMPUTED: []}
+        row = dict.fromkeys(schemas.ITEM_HISTORY.schema.names) | {c.NUMBERS: [], c.IMPUTED: []}
         self._write(
-            schemas.ITEMS,
+            schemas.ITEM_HISTORY,
             [row | {c.ITEM_ID: f"item {n}", c.CATEGORIES: [("brand", [f"b{n % 3}"])]} for n in range(items)],
             "overwrite",
         )
@@ -200,7 +200,7 @@ def test_other_storage_gets_the_same_tables(shop: Shop, tmp_path: Path) -> None:
     here = shop.build(30)
     mounted = shop.spark.sparkContext._jsc.hadoopConfiguration()
     mounted.set("fs.viewfs.mounttable.shop.link./data", tmp_path.as_uri())
-    for name in ("events", "items", "item_index", "category_index"):
+    for name in ("events", "item_history", "item_index", "category_index"):
         shutil.copytree(shop.folder / name, tmp_path / name)
     config = shop.config.model_copy(update={"warehouse": "viewfs://shop/data"})
     context = make_context(shop.spark, config, version=1)

@@ -20,7 +20,6 @@ from recbatch.features.item_features import (
     item_features,
 )
 from recbatch.tables import columns as c
-from recbatch.tables.contracts import in_contract
 from recbatch.tables.schemas import ITEM_FEATURES, ITEM_HISTORY
 from recbatch.transforms.attributes import category_fields, number_fields
 
@@ -32,9 +31,17 @@ ATTRIBUTES = {
 }
 
 
+NO_CODES = pa.table(
+    {c.FIELD: pa.array([], pa.string()), c.VALUE: pa.array([], pa.string()), c.CODE: pa.array([], pa.int32())}
+)
+
+
+def _index(numbers: dict[str, int]) -> pa.Table:
+    return pa.table({c.ITEM_ID: pa.array(numbers, pa.string()), c.ITEM_IDX: pa.array(numbers.values(), pa.int32())})
+
+
 def _indexed(ids: list[str], known: dict[str, int]) -> dict[str, int]:
-    index = pa.table({c.ITEM_ID: pa.array(known, pa.string()), c.ITEM_IDX: pa.array(known.values(), pa.int32())})
-    found = new_entries(pa.table({c.ITEM_ID: ids}), index, [c.ITEM_ID], c.ITEM_IDX, first=0)
+    found = new_entries(pa.table({c.ITEM_ID: ids}), _index(known), [c.ITEM_ID], c.ITEM_IDX, first=0)
     return dict(zip(found[c.ITEM_ID].to_pylist(), found[c.ITEM_IDX].to_pylist(), strict=True))
 
 
@@ -55,11 +62,8 @@ def test_an_index_is_dense_and_only_grows() -> None:
 
 
 def test_an_index_of_two_columns_over_an_empty_one_begins_at_its_first_number() -> None:
-    empty = pa.table(
-        {c.FIELD: pa.array([], pa.string()), c.VALUE: pa.array([], pa.string()), c.CODE: pa.array([], pa.int32())}
-    )
     values = pa.table({c.FIELD: ["f", "f", "g", "f"], c.VALUE: ["a", "b", "a", "a"]})
-    found = new_entries(values, empty, [c.FIELD, c.VALUE], c.CODE, first=1)
+    found = new_entries(values, NO_CODES, [c.FIELD, c.VALUE], c.CODE, first=1)
     assert sorted(found[c.CODE].to_pylist()) == [1, 2, 3]
     assert {(row[c.FIELD], row[c.VALUE]) for row in found.to_pylist()} == {("f", "a"), ("f", "b"), ("g", "a")}
 
@@ -93,26 +97,26 @@ def items(spark: SparkSession) -> DataFrame:
 
 
 @pytest.fixture(scope="module")
-def codes(spark: SparkSession, items: DataFrame) -> DataFrame:
-    empty = spark.createDataFrame([], "field string, value string, code int").toArrow()
+def codes(items: DataFrame) -> pa.Table:
     values = category_values(items.select(c.CATEGORIES).toArrow())
-    return spark.createDataFrame(new_entries(values, empty, [c.FIELD, c.VALUE], c.CODE, first=1))
+    return new_entries(values, NO_CODES, [c.FIELD, c.VALUE], c.CODE, first=1)
 
 
-def _features(spark: SparkSession, items: DataFrame, codes: DataFrame, as_of: dt.datetime) -> dict[str, Any]:
+def _features(spark: SparkSession, items: DataFrame, codes: pa.Table, as_of: dt.datetime) -> dict[str, Any]:
     section = FeaturesSection()
     prices = spark.createDataFrame(PRICES, "item_id string, price double")
-    index = spark.createDataFrame(list(INDEX.items()), "item_id string, item_idx int")
-    described = attributes_as_of(items, prices, ATTRIBUTES, section, as_of).localCheckpoint()
-    rows = item_features(described, index, codes, category_fields(ATTRIBUTES), number_fields(ATTRIBUTES), as_of)
-    found = [row.asDict() for row in in_contract(ITEM_FEATURES, rows).collect()]
+    described = attributes_as_of(items, prices, ATTRIBUTES, section, as_of).toArrow()
+    rows = item_features(described, _index(INDEX), codes, category_fields(ATTRIBUTES), number_fields(ATTRIBUTES), as_of)
+    assert rows.schema.names == ITEM_FEATURES.schema.names
+    found = rows.to_pylist()
+    assert [row[c.ITEM_IDX] for row in found] == list(range(len(INDEX)))
     assert {row[c.ITEM_ID]: row[c.ITEM_IDX] for row in found} == INDEX
     assert len(found) == len(INDEX)
     return {row[c.ITEM_ID]: row for row in found}
 
 
-def test_codes_begin_at_one_and_every_value_has_its_own(codes: DataFrame) -> None:
-    found = {(row[c.FIELD], row[c.VALUE]): row[c.CODE] for row in codes.collect()}
+def test_codes_begin_at_one_and_every_value_has_its_own(codes: pa.Table) -> None:
+    found = {(row[c.FIELD], row[c.VALUE]): row[c.CODE] for row in codes.to_pylist()}
     assert set(found) == {("brand", brand) for brand in ("Acme", "Zeta", "Omega")} | {("tags", tag) for tag in "xyz"}
     assert sorted(found.values()) == [1, 2, 3, 4, 5, 6]
 
@@ -129,7 +133,7 @@ def test_codes_begin_at_one_and_every_value_has_its_own(codes: DataFrame) -> Non
 def test_features_are_those_known_at_a_date(
     spark: SparkSession,
     items: DataFrame,
-    codes: DataFrame,
+    codes: pa.Table,
     as_of: dt.datetime,
     eligible: str,
     known: str,
@@ -167,11 +171,8 @@ def test_numbers_are_fitted_to_the_items_known_at_a_date(spark: SparkSession, it
 
 def test_a_catalogue_without_attributes(spark: SparkSession, items: DataFrame) -> None:
     prices = spark.createDataFrame(PRICES, "item_id string, price double")
-    index = spark.createDataFrame([("a", 0), ("b", 1)], "item_id string, item_idx int")
-    codes = spark.createDataFrame([], "field string, value string, code int")
-    section = FeaturesSection()
-    described = attributes_as_of(items, prices, {}, section, MARCH)
-    rows = item_features(described, index, codes, [], number_fields({}), MARCH)
-    found = {row[c.ITEM_ID]: row for row in in_contract(ITEM_FEATURES, rows).collect()}
+    described = attributes_as_of(items, prices, {}, FeaturesSection(), MARCH).toArrow()
+    rows = item_features(described, _index({"a": 0, "b": 1}), NO_CODES, [], number_fields({}), MARCH)
+    found = {row[c.ITEM_ID]: row for row in rows.to_pylist()}
     assert [found[name][c.CATEGORIES] for name in "ab"] == [[], []]
     assert all(len(row[c.NUMBERS]) == 1 for row in found.values())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from recbatch.config.inputs import Missing
 from recbatch.config.sections import NeighboursSection
-from recbatch.features import counting, ordering
+from recbatch.features import counting, ordering, sorting
 from recbatch.features.amounts import fit_amounts, mean_prices
 from recbatch.features.counts import Counts
 from recbatch.features.cuts import UNIT, Cuts, Decay
@@ -60,7 +60,7 @@ def _rows(pasts: Pasts) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @given(events=EVENTS)
-@settings(deadline=None)  # the first example compiles
+@settings(deadline=None)  # the first call compiles
 def test_every_user_has_the_own_events_in_the_order_of_time(events: list[Event]) -> None:
     found = _rows(_pasts(events))
     assert found.keys() == {event[0] for event in events}
@@ -73,7 +73,7 @@ def test_every_user_has_the_own_events_in_the_order_of_time(events: list[Event])
 
 
 @given(events=EVENTS, data=st.data())
-@settings(deadline=None)
+@settings(deadline=None)  # the first call compiles
 def test_pasts_do_not_depend_on_how_the_events_came(events: list[Event], data: st.DataObject) -> None:
     shuffled = data.draw(st.permutations(events))
     split = data.draw(st.integers(0, len(events)))
@@ -104,6 +104,24 @@ def test_long_and_short_pasts_are_ordered_alike() -> None:
         assert sorted(found[start:stop].tolist()) == list(range(start, stop))
 
 
+@given(
+    keys=st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 3)), max_size=200),
+    numbers=st.lists(st.integers(-9, 9), min_size=1, max_size=200),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_sorting_is_that_of_python(keys: list[tuple[int, int]], numbers: list[int], data: st.DataObject) -> None:
+    major, minor = (np.array([key[n] for key in keys], kind) for n, kind in enumerate((np.float64, np.uint64)))
+    order = np.arange(len(keys))
+    sorting.sort_places(order, major, minor)
+    assert order.tolist() == sorted(range(len(keys)), key=lambda at: keys[at])
+    values = np.array(numbers, np.int32)
+    n = data.draw(st.integers(1, len(numbers)))
+    assert sorting.nth_largest(values, n) == sorted(numbers)[-n]
+    sorting.sort_numbers(values)
+    assert values.tolist() == sorted(numbers)
+
+
 def test_the_order_within_a_second_is_that_of_no_id_and_not_the_same_for_all_users() -> None:
     users = [f"user {n}" for n in range(40)]
     found = _rows(_pasts([(user, item, 0, 7, 1.0, 1.0) for user in users for item in (1, 2, 3)]))
@@ -113,7 +131,7 @@ def test_the_order_within_a_second_is_that_of_no_id_and_not_the_same_for_all_use
 
 
 @given(events=EVENTS, moment=st.integers(-1, 31 * DAY))
-@settings(deadline=None)  # the first example compiles
+@settings(deadline=None)  # the first call compiles
 def test_what_comes_before_a_moment_and_distinct_items(events: list[Event], moment: int) -> None:
     pasts = _pasts(events)
     stops = ordering.stops_before(pasts.offsets, pasts.columns["event_time"], moment)
@@ -142,7 +160,7 @@ def _counted(pasts: Pasts, recent_days: int) -> tuple[Counts, np.ndarray[Any, An
 
 
 @given(events=EVENTS, recent_days=st.sampled_from([1, 9, 100]))
-@settings(deadline=None)  # the first example compiles
+@settings(deadline=None)  # the first call compiles
 def test_popularity_counts_users_before_each_cut(events: list[Event], recent_days: int) -> None:
     pasts = _pasts(events)
     counts, first = _counted(pasts, recent_days)
@@ -280,6 +298,7 @@ def _expected(method: str, strategy: str, values: np.ndarray[Any, Any]) -> tuple
     holdout=st.integers(1, 60),
     alignment=st.integers(0, 30),
 )
+@settings(deadline=None)  # the first call compiles
 def test_cuts_are_at_least_so_far_apart_and_on_the_grid(as_of: Any, holdout: int, alignment: int) -> None:
     cuts = Cuts.before(as_of, holdout, 28, alignment)
     assert 0 <= cuts.release - as_of.timestamp() < 1
