@@ -40,7 +40,7 @@ class Delivery:
         named = path.format(uuid.uuid4())
         sent = None
         if self.folders is None:
-            sent = content
+            sent = content.to_pybytes()
         else:
             file = Path(self.folders[kind]) / named
             file.parent.mkdir(parents=True, exist_ok=True)

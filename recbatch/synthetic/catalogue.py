@@ -29,7 +29,9 @@ SCHEMA = pa.schema(
 Item = dict[str, Any]
 _STREAM = 5
 _MISSING = {BRAND: 0.03, WEIGHT: 0.02, TAGS: 0.1}
-_DUPLICATES, _OLDER, _FAULTY = 0.2, 0.1, 0.05
+_DUPLICATES, _REPRICED, _OLDER, _FAULTY = 0.2, 0.05, 0.1, 0.05
+# What was known of an item before its present row became valid; accepted, as a version of it.
+OLDER_VERSION = "older_version"
 MALFORMED = "malformed_record"
 # By reason, what is wrong; only text can hold the last.
 _FAULTS: dict[str, Item] = {
@@ -51,12 +53,13 @@ class ItemPlan:
     def outcomes(self) -> dict[str, int]:
         found = {ACCEPTED: self.shop.items, EXACT_DUPLICATE: 0, KEY_DUPLICATE: 0, REJECTED: 0}
         for name, n in self.planted.items():
-            found[name if name in found else REJECTED] += n
+            found[ACCEPTED if name == OLDER_VERSION else name if name in found else REJECTED] += n
         return found
 
     @property
     def reasons(self) -> dict[str, int]:
-        return {name: n for name, n in self.planted.items() if name not in self.outcomes and n > 0}
+        accepted = {OLDER_VERSION, *self.outcomes}
+        return {name: n for name, n in self.planted.items() if name not in accepted and n > 0}
 
 
 def plan_items(shop: Shop) -> ItemPlan:
@@ -65,7 +68,7 @@ def plan_items(shop: Shop) -> ItemPlan:
     def share(of: float) -> int:
         return max(1, round(shop.items * shop.faults * of)) if shop.faults > 0 else 0
 
-    planted = {EXACT_DUPLICATE: share(_DUPLICATES), KEY_DUPLICATE: share(_OLDER)}
+    planted = {EXACT_DUPLICATE: share(_DUPLICATES), KEY_DUPLICATE: share(_REPRICED), OLDER_VERSION: share(_OLDER)}
     faulty = _FAULTS.keys() | {MALFORMED} if shop.writes_lines else _FAULTS.keys() - {"invalid_weight_grams"}
     planted |= {name: share(_FAULTY) for name in sorted(faulty)}
     missing = {name: round(shop.items * of) if shop.faults > 0 else 0 for name, of in _MISSING.items()}
@@ -131,7 +134,8 @@ def planted_items(plan: ItemPlan, name: str) -> Iterator[Item]:
     if name == EXACT_DUPLICATE:
         yield from copied
     elif name == KEY_DUPLICATE:
-        # What was known before: of several rows of an item the one that is valid since later counts.
+        yield from (item | {PRICE: item[PRICE] + 1} for item in copied)
+    elif name == OLDER_VERSION:
         yield from (item | {PRICE: item[PRICE] + 1, LAUNCHED: "2020-01-01"} for item in copied)
     elif name != MALFORMED:
         yield from (item | {ID: f"draft-{name}-{k}"} | _FAULTS[name] for k, item in enumerate(copied))

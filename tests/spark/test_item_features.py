@@ -144,7 +144,7 @@ def test_features_are_those_known_at_a_date(
     found = _features(spark, items, codes, as_of)
     assert "".join(sorted(name for name, row in found.items() if row[c.ELIGIBLE])) == eligible
 
-    code = {(row[c.FIELD], row[c.VALUE]): row[c.CODE] for row in codes.collect()}
+    code = {(row[c.FIELD], row[c.VALUE]): row[c.CODE] for row in codes.to_pylist()}
     # Two of three brands known in January are Acme; in June Omega would be as frequent, and Acme comes first.
     brands = {"a": "Acme", "b": "Acme", "c": "Zeta", "d": "Acme", "e": "Omega", "f": "Omega"}
     tags = {"a": "xy", "b": "y", "e": "z"}
