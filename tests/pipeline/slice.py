@@ -53,6 +53,8 @@ class Slice:
             "input.items.time.format=yyyy-MM-dd",
             "features.buckets=8",
             "features.sequence_length=100",
+            # Of three months no week can be spared.
+            "features.cut_alignment_days=0",
             "model.dim=16",
             "training.max_epochs=3",
             "training.threads=1",
