@@ -35,13 +35,13 @@ def write_by_date(events: DataFrame, folder: str) -> list[WrittenFile]:
     schema = to_arrow_schema(events.select(*stored).schema, timezone="UTC")
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        file: _DateFile | None = None
+        file: DateFile | None = None
         for batch in batches:
             for day, rows in _by_date(batch):
                 if file is not None and file.day != day:
                     yield file.close()
                     file = None
-                file = file or _DateFile(folder, day, schema)
+                file = file or DateFile(folder, day, schema)
                 file.add(rows)
         if file is not None:
             yield file.close()
@@ -61,7 +61,7 @@ def _by_date(rows: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
         yield int(days[start]), rows.slice(start, stop - start)
 
 
-class _DateFile:
+class DateFile:
     """A Parquet file with rows of one date."""
 
     def __init__(self, folder: str, day: int, schema: pa.Schema) -> None:
@@ -78,6 +78,7 @@ class _DateFile:
         self._waiting_rows = self._rows = 0
 
     def add(self, rows: pa.RecordBatch) -> None:
+        """Write the columns that are stored; a row group is written once there is enough for one."""
         self._waiting.append(rows.select(self._schema.names))
         self._waiting_rows += rows.num_rows
         if self._waiting_rows >= _ROW_GROUP:
@@ -91,7 +92,8 @@ class _DateFile:
 
     def close(self) -> pa.RecordBatch:
         """Finish the file; a row that names it."""
-        self._flush()
+        if self._waiting:
+            self._flush()
         self._writer.close()
         size = (self._folder / self._path).stat().st_size
         row = {c.EVENT_DATE: _EPOCH + dt.timedelta(days=self.day), "path": self._path, "size": size, "rows": self._rows}
