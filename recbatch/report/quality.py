@@ -111,7 +111,7 @@ def _missing(quality: Quality | None, name: str) -> str:
 
 def _days(latest: Quality) -> Table:
     kinds = sorted({kind for day in latest.days.values() for kind in day})
-    table = Table(title=f"Events a day, the last {_LAST_DAYS} days", box=box.SIMPLE, title_justify="left")
+    table = Table(title="Events a day", box=box.SIMPLE, title_justify="left")
     table.add_column("day")
     for kind in kinds:
         table.add_column(kind, justify="right")
