@@ -57,6 +57,8 @@ class Slice:
             "features.cut_alignment_days=0",
             "model.dim=16",
             "training.max_epochs=3",
+            # So few rows make no more steps otherwise, and leave the network as random as it began.
+            "training.batch_rows=8",
             "training.threads=1",
             "evaluation.bootstrap_samples=100",
             # A network of a few epochs on some dozen users is here to be scored, not to be good.
