@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from pyspark.sql import SparkSession
 
 from recbatch.config.sections import SparkSection
 from recbatch.session import build_session
+
+# How long an example takes is no property of the code: the first call of some functions compiles them.
+settings.register_profile("recbatch", deadline=None)
+settings.load_profile("recbatch")
 
 
 @pytest.fixture(scope="session")
