@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,8 @@ from recbatch.tables.store import TableStore, Transaction
 
 Notify = Callable[[str], None]
 Advance = Callable[[str, int, int, str], None]
+
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,21 @@ class StageContext:
         """What functions take that read the warehouse outside of a run; nothing may be written under it."""
         silent = Progress(lambda _: None, lambda *_: None)
         return cls(spark, config, TableStore(spark, config.warehouse), "", Transaction("", 0), None, silent)
+
+
+@contextmanager
+def watched(look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` again and again, from a thread of its own, until the block ends: it reports how far the block is."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_SECONDS_BETWEEN_LOOKS):
+            look()
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

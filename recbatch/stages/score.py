@@ -20,7 +20,7 @@ from recbatch.scoring.bundle import Scorer
 from recbatch.scoring.defaults import default_recommendations
 from recbatch.scoring.pairs import score_udf, user_histories
 from recbatch.scoring.plan import Plan, bucket_groups, calibrate
-from recbatch.scoring.progress import watched
+from recbatch.scoring.progress import watched_scoring
 from recbatch.scoring.recommend import create_meters, merged_audiences, prepared
 from recbatch.scoring.shipping import shipped_to_workers
 from recbatch.scoring.staging import Staging
@@ -111,7 +111,7 @@ def stage_lists(
     seconds = _expected_seconds(context, scorer, n_users)
     writer = ListWriter(tables, section, shipped, meters, version, audience, staging)
     shards = section.item_shards
-    with watched(meters, context.progress, len(missing) * shards, scorer.catalogue.eligible / shards):
+    with watched_scoring(meters, context.progress, len(missing) * shards, scorer.catalogue.eligible / shards):
         for group in bucket_groups(missing, seconds * len(missing) / n_buckets, section.commit_seconds):
             replaced = group + beyond if group[-1] == missing[-1] else group
             writer.write(users, group, replaced, min(_partitions(context), len(group)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from deltalake import convert_to_deltalake
 from pyspark import Accumulator
 from pyspark.sql import SparkSession
 
-from recbatch.context import Progress
+from recbatch.context import Progress, watched
 from recbatch.errors import UsageError
 from recbatch.synthetic.catalogue import plan_items
 from recbatch.synthetic.plan import MAIN, MORE, plan_main, plan_more
@@ -30,7 +29,6 @@ from recbatch.synthetic.truth import events_truth, expected_rows, items_truth, o
 # Written last, so that its presence says that everything is there.
 MARKER, TRUTH_FILE, CONFIG_FILE = "generate.json", "truth.json", "recbatch.yaml"
 _OURS = {MARKER, TRUTH_FILE, CONFIG_FILE, MAIN, MORE, ITEMS, TRUTH}
-_SECONDS_BETWEEN_LOOKS = 1.0
 _COUNTS = "part string, name string, rows long"
 
 
@@ -128,21 +126,13 @@ def _run(spark: SparkSession, factory: Factory, files: int, progress: Progress) 
     return found
 
 
-@contextmanager
-def _watched(meter: Accumulator[int], files: int, progress: Progress) -> Iterator[None]:
+def _watched(meter: Accumulator[int], files: int, progress: Progress) -> AbstractContextManager[None]:
     """Report the files that are done until the block ends."""
-    ended, began = threading.Event(), time.monotonic()
+    began = time.monotonic()
 
-    def watch() -> None:
-        while not ended.wait(_SECONDS_BETWEEN_LOOKS):
-            if meter.value:
-                left = (time.monotonic() - began) * (files - meter.value) / meter.value
-                progress.advance("writing files", meter.value, files, f"{left:,.0f} s left")
+    def look() -> None:
+        if meter.value:
+            left = (time.monotonic() - began) * (files - meter.value) / meter.value
+            progress.advance("writing files", meter.value, files, f"{left:,.0f} s left")
 
-    thread = threading.Thread(target=watch, name="generator progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return watched(look)
