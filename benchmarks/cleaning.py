@@ -42,9 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, nargs="+", default=[20_000_000])
     parser.add_argument("--driver-memory", default="4g")
-    parser.add_argument(
-        "--repeats", type=int, default=1, help="runs of copy, rules, clean; the shortest counts"
-    )
+    parser.add_argument("--repeats", type=int, default=1, help="runs of copy, rules, clean; the shortest counts")
     parser.add_argument("--only", nargs="+", choices=_MODES, default=list(_MODES))
     parser.add_argument("--data", type=Path, help="keep the generated files here, and use them again")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
