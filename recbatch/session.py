@@ -30,7 +30,8 @@ _LOCAL = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.databricks.delta.snapshotPartitions": "2",
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
+    # Looking at the files of a table takes the driver less than starting a job that looks at them.
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
 }

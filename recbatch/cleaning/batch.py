@@ -10,28 +10,25 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recbatch.cleaning.arrivals import Arrived, everything
 from recbatch.cleaning.contract import Contract
-from recbatch.cleaning.direct import write_by_date
 from recbatch.cleaning.duplicates import ACCEPTED, OUTCOME, REJECTED
 from recbatch.cleaning.events import VALUES, finish_events, fit_event_fills, parse_events
 from recbatch.cleaning.generation import Batch, Generation
 from recbatch.cleaning.quality import distinct_values, quality_rows
 from recbatch.cleaning.rules import as_array
 from recbatch.cleaning.staging import Staged, Tally, stage_rows
-from recbatch.cleaning.suspects import USER_HASH, user_hash
 from recbatch.cleaning.verdicts import BROADCAST_ROWS, Judged, judge
 from recbatch.context import StageContext
 from recbatch.errors import InputContractError
 from recbatch.tables import columns as c
-from recbatch.tables.bulk import commit_files, is_committed
-from recbatch.tables.contracts import in_contract
 from recbatch.tables.schemas import BOTS, DATA_QUALITY, EVENTS, REJECTED_EVENTS, TableSpec
 from recbatch.tables.store import Transaction
 from recbatch.transforms import imputation
@@ -40,6 +37,7 @@ _FILES_A_DATE = 4
 _ROWS_A_FILE, _ROWS_A_TASK = 5_000_000, 2_500_000
 
 JUDGED_AGAINST = (EVENTS, BOTS)
+_MARK = "_mark"
 
 
 @dataclass(frozen=True)
@@ -74,15 +72,17 @@ def clean_batch(
         staged = _stage(context, arrived, items, contract, f"{folder}/{generation.name}-{number}")
         if not staged.tally.reasons:
             return _close(generation, replace(batch, counts={"read": 0}, kinds=contract.kinds))
-        judged = _judge(context, batch, staged)
+        # Beside the search, whose steps leave cores idle while the next one is planned.
+        with ThreadPoolExecutor(1) as beside:
+            distinct = beside.submit(distinct_values, staged.rows.where(F.col(c.REASONS) == 0))
+            judged = _judge(context, batch, staged)
         if generation.fills() is None:
             accepted = judged.rows.where(F.col(OUTCOME) == ACCEPTED)
             generation.keep_fills(fit_event_fills(accepted, context.config.cleaning))
         missing = dict(judged.tally.missing)
         batch = replace(batch, kinds=contract.kinds, missing=missing, notices=tuple(contract.notices))
         generation.record(batch)
-        distinct = distinct_values(staged.rows.where(F.col(c.REASONS) == 0))
-        quality = quality_rows(batch.run_id, judged.tally, distinct)
+        quality = quality_rows(batch.run_id, judged.tally, distinct.result())
         evicted = _commit(context, generation, batch, judged, quality)
     return _close(generation, replace(batch, counts=judged.counts() | ({"evicted": evicted} if evicted else {})))
 
@@ -131,19 +131,23 @@ def _stored(context: StageContext, batch: Batch, staged: Staged) -> DataFrame | 
     version = batch.versions[EVENTS.name]
     if version is None or not context.config.cleaning.duplicate_key:
         return None
-    # What was filled is forgotten: a row and its repeat must not differ in it.
-    events = imputation.forget(context.tables.read(EVENTS, version), context.config.cleaning.missing())
-    if context.config.input.events.columns.weight is None:
-        events = events.withColumn(c.WEIGHT, F.lit(None).cast("double"))
+    events = context.tables.read(EVENTS, version)
     # Without the time in the key, what a row repeats may be of any date.
-    same = [USER_HASH] + ([c.EVENT_DATE] if c.EVENT_TIME in context.config.cleaning.duplicate_key else [])
-    if c.EVENT_DATE in same:
+    of_a_date = [c.EVENT_DATE] if c.EVENT_TIME in context.config.cleaning.duplicate_key else []
+    if of_a_date:
         events = events.where(F.col(c.EVENT_DATE).isin(staged.tally.dates()))
     new = staged.rows.where(F.col(c.REASONS) == 0).withColumn(c.EVENT_DATE, F.to_date(c.EVENT_TIME))
-    new = new.withColumn(USER_HASH, user_hash(F.col(c.USER_ID))).select(*same).distinct()
+    # One number is looked up faster than a text and a date; the rows that it finds too many do no harm.
+    mark = F.xxhash64(c.USER_ID, *of_a_date)
+    new = new.select(mark.alias(_MARK)).distinct()
     few = staged.tally.reasons[0] <= BROADCAST_ROWS
-    events = events.withColumn(USER_HASH, user_hash(F.col(c.USER_ID)))
-    return events.join(F.broadcast(new) if few else new, on=same, how="left_semi").drop(USER_HASH)
+    found = events.withColumn(_MARK, mark).join(F.broadcast(new) if few else new, on=_MARK, how="left_semi")
+    # What was filled is forgotten: a row and its repeat must not differ in it.
+    found = imputation.forget(found.drop(_MARK), context.config.cleaning.missing())
+    if context.config.input.events.columns.weight is None:
+        found = found.withColumn(c.WEIGHT, F.lit(None).cast("double"))
+    # Of a small batch's size is what is left of the table; the search and the verdicts would each scan all of it.
+    return found.localCheckpoint(eager=True) if few else found
 
 
 def _commit(
@@ -169,24 +173,8 @@ def _commit(
         context.tables.delete_matching(EVENTS, bots, c.USER_ID)
     accepted = rows.where(F.col(OUTCOME) == ACCEPTED)
     finished = finish_events(accepted, generation.fills() or {}, context.config.input.events, batch.run_id)
-    _write_events(context, _by_date(finished, judged.tally), transaction, replaced=not generation.started())
+    write(EVENTS, _by_date(finished, judged.tally), transaction)
     return 0 if evicted is None else evicted.count()
-
-
-def _write_events(context: StageContext, events: DataFrame, transaction: Transaction, *, replaced: bool) -> None:
-    """By the workers themselves where they reach the folder as the driver does, by Spark elsewhere."""
-    tables, folder = context.tables, context.tables.local_folder(EVENTS)
-    if folder is None:
-        (tables.replace if replaced else tables.append)(EVENTS, events, transaction)
-        return
-    application = f"{transaction.application}/{EVENTS.name}"
-    if is_committed(folder, application, transaction.version):
-        return
-    if replaced and not tables.has_contract(EVENTS):
-        tables.create(EVENTS)
-    files = write_by_date(in_contract(EVENTS, events), folder)
-    mode: Literal["overwrite", "append"] = "overwrite" if replaced else "append"
-    commit_files(folder, EVENTS, files, mode=mode, application=application, version=transaction.version)
 
 
 def _by_date(events: DataFrame, tally: Tally) -> DataFrame:

@@ -75,7 +75,7 @@ def choose(strongest: Strongest, delivery: Delivery) -> Callable[[Iterable[pa.Re
 
 def _neighbours(strongest: Strongest, delivery: Delivery, part: int, pairs: list[pa.Table]) -> Iterator[pa.RecordBatch]:
     first = part * strongest.part_width
-    bounds, targets, slots = _grouped(pairs, first, strongest.part_width)
+    bounds, targets, slots = _grouped(pairs, strongest.part_width)
     for cut, name in enumerate(NEIGHBOURS):
         sizes, neighbours, weights = counting.neighbours_of_all(
             bounds,
@@ -102,9 +102,7 @@ def _neighbours(strongest: Strongest, delivery: Delivery, part: int, pairs: list
         yield delivery.deliver(name, part, parquet(rows, []), len(rows), "part-{}.snappy.parquet")
 
 
-def _grouped(
-    pairs: list[pa.Table], first: int, width: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint16]]:
+def _grouped(pairs: list[pa.Table], width: int) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint16]]:
     """(W + 1,) where each source's pairs begin, their targets, and their slots."""
     chunks = [
         [column.to_numpy() for column in batch.select(PAIR_COLUMNS).columns]
@@ -113,10 +111,10 @@ def _grouped(
     ]
     sizes = np.zeros(width, np.int64)
     for source, *_ in chunks:
-        sizes += np.bincount(source - first, minlength=width)
+        sizes += np.bincount(source, minlength=width)
     bounds = np.concatenate([[0], sizes.cumsum()])
     targets, slots = np.empty(bounds[-1], np.int32), np.empty(bounds[-1], np.uint16)
     free = bounds[:-1].copy()
     for source, target, slot in chunks:
-        counting.group_pairs(source, target, slot, first, free, targets, slots)
+        counting.group_pairs(source, target, slot, free, targets, slots)
     return bounds, targets, slots

@@ -130,31 +130,33 @@ def count_pairs(
 def write_pairs(offsets: Any, item: Any, first: Any, slots: Any, window: int, width: int, begins: Any) -> Any:
     """(source, target, slot) of all pairs: source among the `window` behaviours before a first one with the target.
 
-    Those of part p, the sources from p * width on, lie together from begins[p] on; begins (P + 1,) is used up.
+    Those of part p, the sources from p * width on, lie together from begins[p] on, and their sources are counted from
+    p * width (uint16). width: 65,536 at most.
     """
     size = begins[-1]
-    source, target, slot = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint16)
+    source, target, slot = np.empty(size, np.uint16), np.empty(size, np.int32), np.empty(size, np.uint16)
     free = begins.copy()
     for user in range(len(offsets) - 1):
         for at in range(offsets[user], offsets[user + 1]):
             if first[at]:
                 for before in range(max(offsets[user], at - window), at):
                     if item[before] != item[at]:
-                        to = free[item[before] // width]
-                        free[item[before] // width] = to + 1
-                        source[to], target[to], slot[to] = item[before], item[at], slots[at]
+                        part = item[before] // width
+                        to = free[part]
+                        free[part] = to + 1
+                        source[to], target[to], slot[to] = item[before] - part * width, item[at], slots[at]
     return source, target, slot
 
 
 @compiled
-def group_pairs(source: Any, target: Any, slot: Any, first_source: int, bounds: Any, targets: Any, slots: Any) -> None:
-    """Put pairs to those of their source: source s has the places bounds[s - first_source].. of `targets`, `slots`.
+def group_pairs(source: Any, target: Any, slot: Any, bounds: Any, targets: Any, slots: Any) -> None:
+    """Put pairs of a part to those of their source: source s has the places bounds[s].. of `targets`, `slots`.
 
     bounds: (W,) the first free place of every source, moved on.
     """
     for at in range(len(source)):
-        to = bounds[source[at] - first_source]
-        bounds[source[at] - first_source] = to + 1
+        to = bounds[source[at]]
+        bounds[source[at]] = to + 1
         targets[to], slots[to] = target[at], slot[at]
 
 

@@ -68,8 +68,17 @@ class Counts:
                 if len(known):
                     self.low[n, cut] = min(self.low[n, cut], known.min())
                     self.high[n, cut] = max(self.high[n, cut], known.max())
-                if name in distinct:
-                    self._add_values(name, cut, *np.unique(known, return_counts=True))
+            if name in distinct:
+                self._add_distinct(name, time, amount, moments)
+
+    def _add_distinct(self, name: str, time: NDArray[Any], amount: NDArray[Any], moments: NDArray[np.int64]) -> None:
+        """Count the values before each cut: what lies between two cuts is sorted once, and counts from there on."""
+        between = np.searchsorted(moments, time, side="right")  # the first cut that is after it
+        there = ~np.isnan(amount)
+        for span in range(len(moments)):
+            values, numbers = np.unique(amount[there & (between == span)], return_counts=True)
+            for cut in range(span, len(moments)):
+                self._add_values(name, cut, values, numbers)
 
     def _add_values(self, name: str, cut: int, values: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
         before = self.values.get((name, cut), (np.empty(0, np.float32), np.empty(0, np.int64)))

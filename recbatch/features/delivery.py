@@ -53,7 +53,7 @@ class Delivery:
 def parquet(rows: pa.Table, coded: list[str]) -> pa.Buffer:
     """The rows as a Parquet file; `coded`: columns whose values repeat."""
     sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="snappy", use_dictionary=coded, store_schema=False)
+    pq.write_table(rows, sink, compression="snappy", use_dictionary=coded, store_schema=False, write_statistics=False)
     return sink.getvalue()
 
 

@@ -61,20 +61,22 @@ def versions_at(history: DataFrame, as_of: dt.datetime) -> DataFrame:
     return rows.withColumn("_place", F.row_number().over(best)).where("_place = 1").drop("_place", c.KNOWN_FROM)
 
 
-def attributes_as_of(
-    history: DataFrame,
-    prices: DataFrame,
-    attributes: Mapping[str, ItemAttribute],
-    section: FeaturesSection,
-    as_of: dt.datetime,
-) -> DataFrame:
-    """The catalogue as it was known at `as_of`, with attributes as maps and missing ones filled by what was known then.
+def catalogue_at(history: DataFrame, attributes: Mapping[str, ItemAttribute], as_of: dt.datetime) -> DataFrame:
+    """The catalogue as it was known at `as_of`, a column an attribute; items not known or not valid yet have no row.
 
-    history: as the table `item_history`. prices: (item_id, price), the mean price of an item in the log, which
-    `numbers` gains as `item_price`. Items that were not known or not valid yet have no row.
+    history: as the table `item_history`.
+    """
+    return unpack_attributes(versions_at(history, as_of), attributes)
+
+
+def described_items(
+    known: DataFrame, prices: DataFrame, attributes: Mapping[str, ItemAttribute], section: FeaturesSection
+) -> DataFrame:
+    """Rows of `catalogue_at` with attributes as maps, and missing ones filled by what was known then.
+
+    prices: (item_id, price), the mean price of an item in the log, which `numbers` gains as `item_price`.
     """
     price = prices.select(c.ITEM_ID, F.col(c.PRICE).alias(attribute_column(ITEM_PRICE)))
-    known = unpack_attributes(versions_at(history, as_of), attributes)
     with_price = known.join(price, on=c.ITEM_ID, how="left").localCheckpoint(eager=True)
     missing = {name: attribute.missing for name, attribute in attributes.items()} | {ITEM_PRICE: section.item_price}
     fills = imputation.fit(with_price, strategies(missing), fields(attributes))
@@ -88,7 +90,7 @@ _PRICE_ATTRIBUTE = ItemAttribute.model_validate({"source": ITEM_PRICE, "kind": "
 def fit_numbers(
     described: DataFrame, attributes: Mapping[str, ItemAttribute], section: FeaturesSection
 ) -> dict[str, Parameters]:
-    """Normalisation parameters of every numeric attribute, over the items of `attributes_as_of`."""
+    """Normalisation parameters of every numeric attribute, over the items of `described_items`."""
     names = number_fields(attributes)
     columns = described.select(*[F.col(c.NUMBERS)[name].alias(name) for name in names])
     return normalization.fit(columns, dict.fromkeys(names, section.numbers))
@@ -99,7 +101,7 @@ def item_features(
 ) -> pa.Table:
     """One row an entry of `item_index`, aligned with it; an item that `described` lacks has nothing but missing values.
 
-    described: rows of `attributes_as_of`. codes: `category_index`. fields, numbers: the names of the category and of
+    described: rows of `described_items`. codes: `category_index`. fields, numbers: the names of the category and of
     the number attributes, in the order of the columns' entries.
     """
     index = index.sort_by(c.ITEM_IDX)

@@ -33,6 +33,7 @@ _NEIGHBOUR_TABLES = tuple(schemas.ALL[name] for name in cooccurrence.NEIGHBOURS)
 _EVENTS_A_TASK = 1_000_000
 _PAIRS_A_PART = 6_000_000
 _MOST_PARTS = 4096
+_SOURCES_A_PART = 1 << 16  # which two bytes a pair can tell apart
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def build(context: StageContext, plan: Build, write_items: Callable[[Counts], No
     decay = spark.broadcast(Decay.create(plan.cuts, section.neighbours.half_life_days, plan.first_event))
     cores = spark.defaultParallelism
     n_parts = min(max(-(-plan.n_events * section.neighbours.window // _PAIRS_A_PART), cores), _MOST_PARTS)
+    n_parts = max(n_parts, -(-len(index) // _SOURCES_A_PART))
     methods = dict(zip(AMOUNTS, (section.price, section.quantity), strict=True))
     recipe = Recipe(
         plan.cuts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,9 @@ from recbatch.features.cuts import Cuts
 from recbatch.features.index import extend_index
 from recbatch.features.item_features import (
     FIRST_CODE,
-    attributes_as_of,
+    catalogue_at,
     category_values,
+    described_items,
     fit_numbers,
     item_features,
 )
@@ -80,7 +81,10 @@ def build_features(context: StageContext) -> StageResult:
     same_cut = found.base is not None and found.base.evaluation_as_of == cuts.times()[EVALUATION]
     base = None if found.base is None else found.base.table_versions
     plan = Build(rows, cuts, first_event, n_events, base, same_cut, learned)
-    unindexed = build(context, plan, lambda counts: _write_items(context, cuts, counts, items, learned))
+    with ThreadPoolExecutor(len(_ITEM_TABLES)) as pool:
+        # What can be known about items before anything is counted is found out beside the counting.
+        known = {name: pool.submit(_known_items, context, items, cuts.times()[name]) for name in _ITEM_TABLES}
+        unindexed = build(context, plan, lambda counts: _write_items(context, cuts, counts, known, learned))
     unindexed += 0 if found.base is None else found.base.unindexed_events
     State(
         mark,
@@ -156,8 +160,20 @@ def _learned_fills(context: StageContext) -> dict[str, Missing]:
     return imputation.learned({c.PRICE: cleaning.price, c.QUANTITY: cleaning.quantity})
 
 
+def _attributes(context: StageContext) -> Mapping[str, ItemAttribute]:
+    return {} if context.config.input.items is None else context.config.input.items.attributes
+
+
+def _known_items(context: StageContext, history: DataFrame, as_of: dt.datetime) -> DataFrame:
+    return catalogue_at(history, _attributes(context), as_of).localCheckpoint(eager=True)
+
+
 def _write_items(
-    context: StageContext, cuts: Cuts, counts: Counts, items: DataFrame, learned: Mapping[str, Missing]
+    context: StageContext,
+    cuts: Cuts,
+    counts: Counts,
+    known: Mapping[str, Future[DataFrame]],
+    learned: Mapping[str, Missing],
 ) -> None:
     """Popularity, features and parameters of items as of every cut, and the cuts themselves."""
     section, tables, times = context.config.features, context.tables, cuts.times()
@@ -168,7 +184,7 @@ def _write_items(
         features, parameters = _ITEM_TABLES[name]
         prices = _prices(context, counts, cut_of[name])
         fitted = {"events": fit_amounts(counts, cut_of[name], methods, learned)}
-        fitted["items"] = _write_item_features(context, features, times[name], items, prices)
+        fitted["items"] = _write_item_features(context, features, times[name], known[name].result(), prices)
         tables.replace_few(parameters, _parameter_rows(context, times[name], fitted), context.transaction)
 
     for name, spec in _POPULARITY.items():
@@ -195,14 +211,12 @@ def _prices(context: StageContext, counts: Counts, cut: int) -> DataFrame:
 
 
 def _write_item_features(
-    context: StageContext, spec: TableSpec, as_of: dt.datetime, items: DataFrame, prices: DataFrame
+    context: StageContext, spec: TableSpec, as_of: dt.datetime, known: DataFrame, prices: DataFrame
 ) -> dict[str, Parameters]:
     """Write one row an item of the index and return what its numbers were normalised by."""
     section, tables = context.config.features, context.tables
-    attributes: Mapping[str, ItemAttribute] = {}
-    if context.config.input.items is not None:
-        attributes = context.config.input.items.attributes
-    described = attributes_as_of(items, prices, attributes, section, as_of).localCheckpoint(eager=True)
+    attributes = _attributes(context)
+    described = described_items(known, prices, attributes, section).localCheckpoint(eager=True)
     parameters = fit_numbers(described, attributes, section)
     # From here on without Spark, whose jobs would take longer to plan than to run.
     rows = item_features(

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from recbatch.tables import columns as c
+from recbatch.tables.contracts import arrow_schema
 from recbatch.tables.schemas import TableSpec
 from recbatch.tables.written import WrittenFile
+
+NO_STATISTICS = ("delta.dataSkippingNumIndexedCols", "0")
 
 
 def files_by_bucket(folder: str, version: int | None = None) -> dict[int, list[str]]:
@@ -46,14 +49,9 @@ def replace_by_files(folder: str, spec: TableSpec, files: Sequence[WrittenFile])
 def _replace(
     folder: str, spec: TableSpec, files: Sequence[WrittenFile], partitions: list[tuple[str, str, list[str]]] | None
 ) -> None:
-    now = int(time.time() * 1000)
-    actions: list[AddAction | RemoveAction] = [
-        AddAction(file.path, file.size, file.partition, now, True, json.dumps({"numRecords": file.rows}))
-        for file in files
-    ]
     table = DeltaTable(folder)
     table.create_write_transaction(
-        actions,
+        [*_added(files)],  # a list of removals as well, as its type has it
         mode="overwrite",
         schema=pa.schema(table.schema().to_arrow()),
         partition_by=list(spec.partition_by),
@@ -86,6 +84,28 @@ def commit_files(
         mode=mode,
         schema=pa.schema(table.schema().to_arrow()),
         partition_by=list(spec.partition_by),
+        commit_properties=CommitProperties(app_transactions=[Transaction(application, version)]),
+    )
+
+
+def create_of_files(
+    folder: str,
+    spec: TableSpec,
+    files: Sequence[WrittenFile],
+    *,
+    mode: Literal["append", "overwrite"],
+    application: str,
+    version: int,
+) -> None:
+    """As `commit_files`, for a table that does not exist, or that has other columns and gets those of the contract."""
+    create_table_with_add_actions(
+        folder,
+        Schema.from_arrow(arrow_schema(spec)),
+        list(_added(files)),
+        mode=mode,
+        partition_by=list(spec.partition_by),
+        # Statistics of columns that nobody filters by would cost as much as writing them.
+        configuration=dict([NO_STATISTICS]),
         commit_properties=CommitProperties(app_transactions=[Transaction(application, version)]),
     )
 

@@ -18,13 +18,16 @@ ROW_GROUP = 1 << 17
 
 
 class PartFile:
-    """Rows of one partition, which `partition` names as the path does; `repeated` columns get dictionaries.
+    """Rows of one partition, which `partition` names as the path does ("": there are none).
+
+    `repeated` columns get dictionaries.
 
     path: relative to the folder. rows, seconds: written so far, and spent on it.
     """
 
     def __init__(self, folder: str, partition: str, schema: pa.Schema, repeated: Sequence[str]) -> None:
-        self.path = f"{partition}/part-{uuid.uuid4()}.snappy.parquet"
+        name = f"part-{uuid.uuid4()}.snappy.parquet"
+        self.path = f"{partition}/{name}" if partition else name
         self.rows, self.seconds = 0, 0.0
         self._place, self._schema = Path(folder) / self.path, schema
         self._place.parent.mkdir(parents=True, exist_ok=True)

@@ -12,14 +12,17 @@ from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable as DeltaTableHandle
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake import Transaction as Marker
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recbatch.errors import InputContractError, UsageError
 from recbatch.tables import columns as c
+from recbatch.tables.active import read_active_files
+from recbatch.tables.bulk import NO_STATISTICS, commit_files, create_of_files, is_committed
 from recbatch.tables.contracts import arrow_schema, in_contract
+from recbatch.tables.direct import write_files
 from recbatch.tables.files import file_system, hadoop_path, java_cause
 from recbatch.tables.schemas import TableSpec
 
@@ -60,17 +63,17 @@ class TableStore:
         Raises:
             InputContractError: the table or that version of it does not exist.
         """
-        reader = self.spark.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        elif self.version(spec) is None:
+        wanted = self.version(spec) if version is None else version
+        if wanted is None:
             raise InputContractError(
                 f"table '{spec.name}' does not exist in {self.root}",
                 remedy="run the stage that writes it first: docs/tables.md names it",
             )
+        folder = self.local_folder(spec)
         try:
-            return reader.load(self.path(spec))
-        except AnalysisException as error:
+            found = None if folder is None else read_active_files(self.spark, folder, wanted)
+            return found or self.spark.read.format("delta").option("versionAsOf", wanted).load(self.path(spec))
+        except (AnalysisException, DeltaError) as error:
             raise InputContractError(f"table '{spec.name}' cannot be read at version {version}: {error}") from error
 
     def replace(self, spec: TableSpec, rows: DataFrame, transaction: Transaction) -> int:
@@ -176,7 +179,7 @@ class TableStore:
             _make(folder, spec, "overwrite")
             return
         empty = self.spark.createDataFrame([], spec.schema).write.format("delta").mode("overwrite")
-        empty = empty.option("overwriteSchema", "true").option(*_NO_STATISTICS)
+        empty = empty.option("overwriteSchema", "true").option(*NO_STATISTICS)
         empty.partitionBy(*spec.partition_by).save(self.path(spec))
 
     def replace_buckets(self, spec: TableSpec, rows: DataFrame, buckets: list[int]) -> int:
@@ -218,10 +221,22 @@ class TableStore:
         wanted = F.broadcast(keys.select(column)).alias("keys")
         table.merge(wanted, f"stored.{column} = keys.{column}").whenMatchedDelete().execute()
 
-    def _write(self, spec: TableSpec, rows: DataFrame, transaction: Transaction, mode: str) -> int:
+    def _write(
+        self, spec: TableSpec, rows: DataFrame, transaction: Transaction, mode: Literal["overwrite", "append"]
+    ) -> int:
+        folder, rows = self.local_folder(spec), in_contract(spec, rows)
+        known, there = self.has_contract(spec), self.version(spec) is not None
+        # Spark's writer is slower; what it leaves besides, the range of every column, is for those who read by it.
+        direct = folder is not None and not spec.published and len(spec.partition_by) <= 1
+        if direct and folder is not None and (known or mode == "overwrite" or not there):
+            application = f"{transaction.application}/{spec.name}"
+            if not is_committed(folder, application, transaction.version):
+                files = write_files(rows, spec, folder)
+                commit = commit_files if known else create_of_files
+                commit(folder, spec, files, mode=mode, application=application, version=transaction.version)
+            return self._latest(spec)
         writer = (
-            in_contract(spec, rows)
-            .write.format("delta")
+            rows.write.format("delta")
             .mode(mode)
             .option("txnAppId", f"{transaction.application}/{spec.name}")
             .option("txnVersion", transaction.version)
@@ -276,14 +291,11 @@ class TableStore:
             ) from error
 
 
-_NO_STATISTICS = ("delta.dataSkippingNumIndexedCols", "0")
-
-
 def _make(folder: str, spec: TableSpec, mode: Literal["overwrite", "ignore"]) -> None:
     DeltaTable.create(
         folder,
         arrow_schema(spec),
         mode=mode,
         partition_by=list(spec.partition_by),
-        configuration=dict([_NO_STATISTICS]),
+        configuration=dict([NO_STATISTICS]),
     )

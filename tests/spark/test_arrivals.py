@@ -83,6 +83,7 @@ def whole(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return config, result
 
 
+@pytest.mark.slow
 def test_parts_give_the_tables_of_the_whole(
     spark: SparkSession, tmp_path: Path, whole: tuple[Config, StageResult]
 ) -> None:

@@ -195,6 +195,7 @@ def test_removed_rows_and_a_step_back_in_time_make_all_events_be_read(shop: Shop
     assert not any("'user 1'" in row for row in without[schemas.USER_SEQUENCES.name])
 
 
+@pytest.mark.slow
 def test_other_storage_gets_the_same_tables(shop: Shop, tmp_path: Path) -> None:
     """A file system whose paths workers cannot open: what they make travels through Spark."""
     here = shop.build(30)

@@ -14,8 +14,9 @@ from recbatch.config.inputs import ItemAttribute
 from recbatch.config.sections import FeaturesSection
 from recbatch.features.index import new_entries
 from recbatch.features.item_features import (
-    attributes_as_of,
+    catalogue_at,
     category_values,
+    described_items,
     fit_numbers,
     item_features,
 )
@@ -105,7 +106,7 @@ def codes(items: DataFrame) -> pa.Table:
 def _features(spark: SparkSession, items: DataFrame, codes: pa.Table, as_of: dt.datetime) -> dict[str, Any]:
     section = FeaturesSection()
     prices = spark.createDataFrame(PRICES, "item_id string, price double")
-    described = attributes_as_of(items, prices, ATTRIBUTES, section, as_of).toArrow()
+    described = described_items(catalogue_at(items, ATTRIBUTES, as_of), prices, ATTRIBUTES, section).toArrow()
     rows = item_features(described, _index(INDEX), codes, category_fields(ATTRIBUTES), number_fields(ATTRIBUTES), as_of)
     assert rows.schema.names == ITEM_FEATURES.schema.names
     found = rows.to_pylist()
@@ -162,7 +163,7 @@ def test_features_are_those_known_at_a_date(
 def test_numbers_are_fitted_to_the_items_known_at_a_date(spark: SparkSession, items: DataFrame) -> None:
     prices = spark.createDataFrame(PRICES, "item_id string, price double")
     section = FeaturesSection()
-    described = attributes_as_of(items, prices, ATTRIBUTES, section, MARCH)
+    described = described_items(catalogue_at(items, ATTRIBUTES, MARCH), prices, ATTRIBUTES, section)
     found = fit_numbers(described, ATTRIBUTES, section)
     numbers = np.array([(2.0, 2.0), (4.0, 6.0), (6.0, 4.0), (4.0, 4.0)])
     fitted = [(found[name].center, found[name].scale) for name in ("size", "item_price")]
@@ -171,7 +172,7 @@ def test_numbers_are_fitted_to_the_items_known_at_a_date(spark: SparkSession, it
 
 def test_a_catalogue_without_attributes(spark: SparkSession, items: DataFrame) -> None:
     prices = spark.createDataFrame(PRICES, "item_id string, price double")
-    described = attributes_as_of(items, prices, {}, FeaturesSection(), MARCH).toArrow()
+    described = described_items(catalogue_at(items, {}, MARCH), prices, {}, FeaturesSection()).toArrow()
     rows = item_features(described, _index({"a": 0, "b": 1}), NO_CODES, [], number_fields({}), MARCH)
     found = {row[c.ITEM_ID]: row for row in rows.to_pylist()}
     assert [found[name][c.CATEGORIES] for name in "ab"] == [[], []]

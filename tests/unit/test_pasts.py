@@ -226,10 +226,10 @@ def test_neighbours_are_those_of_brute_force_at_every_cut(
         expected, found = _brute_force(pasts, section, cut), {}
         for part in range(2):
             source, target, slot = (column[bounds[part] : bounds[part + 1]] for column in pairs)
-            assert set((source // width).tolist()) <= {part}
-            begins = np.concatenate([[0], np.bincount(source - part * width, minlength=width).cumsum()])
+            assert (source < width).all()
+            begins = np.concatenate([[0], np.bincount(source, minlength=width).cumsum()])
             targets, their_slots = np.empty_like(target), np.empty_like(slot)
-            counting.group_pairs(source, target, slot, part * width, begins[:-1].copy(), targets, their_slots)
+            counting.group_pairs(source, target, slot, begins[:-1].copy(), targets, their_slots)
             damping = (totals[cut] / UNIT) ** target_power
             weights = decay.weights[cut]
             chosen = counting.neighbours_of_all(
