@@ -5,7 +5,7 @@
 A line of the file is `user item item ...` in the order of time. The network and the counts learn from all but the last
 two items of every user; epochs and weights of the score are chosen on the last but one; the last is ranked with that
 one in the history, among all items but the user's other ones. Items are numbered anew, at random, so that their numbers
-tell nothing. Options of the pipeline can be changed by the end of the line: model.dim=128 training.learning_rate=0.0005.
+tell nothing. Options of the pipeline can be changed by the end of the line: model.dim=128 training.batch_rows=512.
 """
 
 from __future__ import annotations
