@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
-from sequences import Log, cooccurrence, read_log, test_window, validation_window, write_arrow
+from public_data import Log, cooccurrence, read_log, test_window, validation_window, write_arrow
 
 from recbatch.config.learning import ModelSection, TrainingSection
 from recbatch.config.sections import NeighboursSection
