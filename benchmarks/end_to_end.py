@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from torch import Tensor
 
 from recbatch.config import Config, load_config
-from recbatch.config.sections import ModelSection
+from recbatch.config.learning import ModelSection
 from recbatch.context import Progress, StageContext
 from recbatch.model.artifact import Artifact
 from recbatch.model.fusion import Fusion, Popularity

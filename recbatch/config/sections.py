@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from recbatch.config.base import PositiveInt, Section, Share
 from recbatch.config.cleaning import CleaningSection
 from recbatch.config.inputs import InputSection, Missing, unlearnable
+from recbatch.config.learning import ModelSection, TrainingSection
 
 
 def _flatten(prefix: str, settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -66,33 +67,6 @@ class FeaturesSection(Section):
         if self.item_price.strategy == "drop":
             raise ValueError("'item_price' cannot drop an item; use another strategy")
         return self
-
-
-class ModelSection(Section):
-    encoder: Literal["conv"] = "conv"
-    dim: Annotated[int, Field(ge=4)] = 64
-    blocks: PositiveInt = 1
-    context_length: PositiveInt = 50
-    short_kernel: PositiveInt = 4
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
-    fused: bool = True
-    fusion_behaviours: PositiveInt = 50
-    fusion_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-
-
-class TrainingSection(Section):
-    sample_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    targets: Literal["all", "new"] = "all"
-    loss: Literal["auto", "full", "sampled"] = "auto"
-    full_epoch_seconds: Annotated[float, Field(gt=0)] = 120.0
-    negatives: PositiveInt = 4096
-    batch_rows: PositiveInt = 64
-    optimizer: Literal["adamw"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    max_epochs: PositiveInt = 20
-    patience: PositiveInt = 2
-    threads: PositiveInt | None = None
 
 
 class EvaluationSection(Section):

@@ -18,7 +18,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 
 from recbatch import __version__
-from recbatch.config.sections import ModelSection
+from recbatch.config.learning import ModelSection
 from recbatch.errors import ModelError
 from recbatch.model.fusion import Fusion
 from recbatch.model.neighbours import Neighbours

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ID_DROPOUT = 0.1  # share of items shown without their id while training, so that attributes learn to stand alone
 _INIT = 0.02
 
 
@@ -76,8 +75,10 @@ class ItemTower(nn.Module):
 
     trained: Tensor
 
-    def __init__(self, n_items: int, field_sizes: tuple[int, ...], n_numbers: int, dim: int) -> None:
+    def __init__(self, n_items: int, field_sizes: tuple[int, ...], n_numbers: int, dim: int, id_dropout: float) -> None:
         super().__init__()
+        # A share of the items is shown without their id while training, so that attributes learn to stand alone.
+        self._id_dropout = id_dropout
         self.id = nn.Embedding(n_items, dim)
         # padding_idx: a missing value (code 0) adds nothing
         bags = [nn.EmbeddingBag(size, dim, mode="mean", padding_idx=0) for size in field_sizes]
@@ -101,7 +102,7 @@ class ItemTower(nn.Module):
         row = item_idx.clamp(max=n_items - 1)
         known = (item_idx < n_items) & self.trained[row]
         if self.training:
-            known = known & (torch.rand(len(item_idx)) >= ID_DROPOUT)
+            known = known & (torch.rand(len(item_idx)) >= self._id_dropout)
         present = known[:, None]
         attributes = torch.zeros(len(item_idx), self.id.embedding_dim)
         for f, field in enumerate(self.fields):

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbatch.config.sections import ModelSection
+from recbatch.config.learning import ModelSection
 from recbatch.model.encoders import ConvEncoder
 from recbatch.model.histories import Histories, Sequences
 from recbatch.model.items import ItemFeatures, ItemTower
+from recbatch.model.other_encoders import ConvPoolEncoder, GruEncoder
 
 _GAP_BUCKETS = 33  # a gap of s seconds is in bucket bit_length(s), at most 32
 _FIXED_USERS = 64
@@ -36,12 +37,13 @@ class Recommender(nn.Module):
         super().__init__()
         self.config, self.shape = config, shape
         dim = config.dim
-        self.items = ItemTower(shape.n_items, shape.field_sizes, shape.n_numbers, dim)
+        self.items = ItemTower(shape.n_items, shape.field_sizes, shape.n_numbers, dim, config.id_dropout)
         self.event_type = nn.Embedding(shape.n_event_types, dim)
         self.gap = nn.Embedding(_GAP_BUCKETS + 1, dim)  # the last row: no behaviour before
         self.amounts = nn.Linear(2, dim, bias=False)  # price, quantity
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = ConvEncoder(dim, config.blocks, config.context_length, config.short_kernel, config.dropout)
+        self.norm = nn.LayerNorm(dim)
+        self.encoder = _make_encoder(config)
         for weight in (self.event_type.weight, self.gap.weight, self.amounts.weight):
             nn.init.normal_(weight, std=0.02 * dim**0.5)  # the scale of an item vector in `encode_positions`
 
@@ -64,13 +66,21 @@ class Recommender(nn.Module):
         x = F.embedding(histories.item_idx, item_vectors) * self.config.dim**0.5
         x = x + self.event_type(histories.event_type) + self.gap(_gap_bucket(histories.event_time))
         x = x + self.amounts(torch.stack([histories.price, histories.quantity], dim=-1))
-        return self.dropout(x)  # type: ignore[no-any-return]
+        return self.dropout(self.norm(x))  # type: ignore[no-any-return]
 
     def encode(self, histories: Histories, item_vectors: Tensor) -> Tensor:
         """(B, d): the user vector after the last behaviour; zero for a user without any."""
         last = (histories.lengths - 1).clamp(min=0)
         states = self.encoder.at(self._embed(histories, item_vectors), last)
         return states * (histories.lengths > 0)[:, None]
+
+
+def _make_encoder(config: ModelSection) -> ConvEncoder | ConvPoolEncoder | GruEncoder:
+    if config.encoder == "gru":
+        return GruEncoder(config.dim, config.blocks, config.dropout)
+    if config.encoder == "conv_pool":
+        return ConvPoolEncoder(config.dim, config.blocks, config.dropout)
+    return ConvEncoder(config.dim, config.blocks, config.context_length, config.short_kernel, config.dropout)
 
 
 def user_vectors(model: Recommender, item_vectors: Tensor, sequences: Sequences) -> Tensor:

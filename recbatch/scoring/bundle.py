@@ -22,7 +22,7 @@ from safetensors.torch import save as write_tensors
 from safetensors.torch import save_file as write_file
 from torch import Tensor
 
-from recbatch.config.sections import ModelSection
+from recbatch.config.learning import ModelSection
 from recbatch.model.artifact import Artifact
 from recbatch.model.fusion import Fusion, Popularity
 from recbatch.model.histories import Sequences

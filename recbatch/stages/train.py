@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -33,9 +35,12 @@ from recbatch.tables.arrow import export_buckets, read_arrow
 from recbatch.tables.files import upload_folder
 from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
+from recbatch.training import curves
+from recbatch.training.batches import Weighting
 from recbatch.training.dataset import open_sequences
 from recbatch.training.fusion import FusionResult, fit_fusion
-from recbatch.training.trainer import FitResult, Inputs, fit, refit, threads
+from recbatch.training.run import Inputs
+from recbatch.training.trainer import FitResult, fit, refit, threads
 from recbatch.training.validation import Validation, Window
 
 # What the sequences of each cut are normalised by.
@@ -43,6 +48,9 @@ _NORMALIZATION = {
     schemas.USER_SEQUENCES.name: schemas.NORMALIZATION,
     schemas.EVALUATION_USER_SEQUENCES.name: schemas.EVALUATION_NORMALIZATION,
 }
+
+
+CURVE = "training_curve"
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,14 @@ def train(context: StageContext) -> StageResult:
             prior = read_popularity(context.tables, schemas.VALIDATION_ITEM_POPULARITY, len(past.features))
             inputs = replace(inputs, popularity=prior)
         window = Window(int(cuts[VALIDATION].timestamp()), int(cuts[EVALUATION].timestamp()))
-        fitted = fit(inputs, config.model, config.training, config.seed, window, _Bar(context, "fit"))
+        kept = _checkpoints(context)
+        bar = _Bar(context, "fit")
+        fitted = fit(inputs, config.model, config.training, config.seed, window, bar, kept / EVALUATION)
+        if fitted.diverged is not None:
+            rate = config.training.learning_rate
+            context.progress.notify(
+                f"{fitted.diverged}: epoch {fitted.epochs} is kept; lower training.learning_rate (now {rate})"
+            )
         fused = _fuse(context, inputs, fitted, past, window)
         metrics = {
             "epochs": float(fitted.epochs),
@@ -82,10 +97,21 @@ def train(context: StageContext) -> StageResult:
         current = _catalogue(context, RELEASE)
         inputs = _inputs(context, schemas.USER_SEQUENCES, current, Path(scratch) / RELEASE)
         model = refit(
-            inputs, config.model, config.training, config.seed, fitted.epochs, fitted.loss, _Bar(context, "refit")
+            inputs,
+            config.model,
+            config.training,
+            config.seed,
+            fitted.epochs,
+            fitted.loss,
+            _Bar(context, "refit"),
+            [epoch.ndcg for epoch in fitted.curve],
+            kept / RELEASE,
         )
         measured = measure(model, model.item_vectors(current.features)[0], open_sequences(inputs.files)[0])
         path = _save(context, version, RELEASE, model, current, fused.fusion, metrics, measured)
+        curves.write(fitted.curve, Path(scratch) / CURVE)
+        upload_folder(context.spark, Path(scratch) / CURVE, f"{context.tables.root}/model_artifacts/{version}/{CURVE}")
+        shutil.rmtree(kept, ignore_errors=True)
     row = (version, context.transaction.version, path, metrics, cuts[RELEASE], context.run_id)
     frame = context.spark.createDataFrame([row], schemas.CANDIDATES.schema)
     context.tables.append(schemas.CANDIDATES, frame, context.transaction)
@@ -120,7 +146,18 @@ def _inputs(context: StageContext, sequences: TableSpec, catalogue: _Catalogue, 
     context.progress.notify(f"sampling {len(buckets)} of {context.config.features.buckets} buckets of {sequences.name}")
     parameters = read_parameters(context.tables, _NORMALIZATION[sequences.name])
     files = export_buckets(context.tables, sequences, buckets, folder, partial(normalised, parameters=parameters))
-    return Inputs(files, catalogue.features, len(context.config.input.events.types()))
+    types = context.config.input.events.types()
+    return Inputs(files, catalogue.features, len(types), weighting=Weighting.create(context.config.training, types))
+
+
+def _checkpoints(context: StageContext) -> Path:
+    """Where epochs are kept until the training is done, for an attempt that follows one that was killed.
+
+    In the warehouse where the driver reaches it as a folder, else on the driver's own disk.
+    """
+    local = context.tables.local_path(f"{context.tables.root}/_training")
+    name = hashlib.sha256(context.tables.root.encode()).hexdigest()[:16]
+    return Path(local) if local is not None else Path(tempfile.gettempdir()) / f"recbatch-training-{name}"
 
 
 def _fuse(context: StageContext, inputs: Inputs, fitted: FitResult, past: _Catalogue, window: Window) -> FusionResult:

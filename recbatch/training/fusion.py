@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbatch.config.sections import ModelSection
+from recbatch.config.learning import ModelSection
 from recbatch.model.fusion import Fusion, Popularity
 from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours

@@ -58,6 +58,7 @@ class Slice:
             "model.dim=16",
             "training.max_epochs=3",
             # So few rows make no more steps otherwise, and leave the network as random as it began.
+            "training.examples=windows",
             "training.batch_rows=8",
             "training.threads=1",
             "evaluation.bootstrap_samples=100",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from recbatch.config.sections import ModelSection
+from recbatch.config.learning import ModelSection
 from recbatch.errors import ModelError
 from recbatch.model.artifact import DESCRIPTION, NEIGHBOURS, WEIGHTS, Artifact, hash_item_ids, load, pack, save, unpack
 from recbatch.model.fusion import Fusion

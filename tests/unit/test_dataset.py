@@ -10,10 +10,13 @@ import pyarrow as pa
 import pytest
 import torch
 
+from recbatch.config.learning import TrainingSection
 from recbatch.errors import ModelError
+from recbatch.model.histories import Sequences
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
-from recbatch.training.dataset import TrainingWindows, count_items, open_sequences, stop_before
+from recbatch.training.batches import Examples, Weighting
+from recbatch.training.dataset import count_items, open_sequences, stop_before
 from recbatch.training.validation import Validation, Window
 
 SCHEMA = pa.schema(
@@ -50,16 +53,25 @@ def write_file(path: Path, users: list[list[int]], batch_rows: int = 100) -> Pat
     return path
 
 
-def pairs_of(windows: TrainingWindows, rows: int, seed: int = 0) -> list[tuple[list[int], list[int]]]:
+def windows_of(
+    parts: list[Sequences], before: int | None, length: int, new_only: bool, rows: int = 8, **options: object
+) -> Examples:
+    config = {"examples": "windows", "batch_rows": rows, "targets": "new" if new_only else "all", **options}
+    return Examples(parts, before, length, TrainingSection.model_validate(config))
+
+
+def pairs_of(windows: Examples, seed: int = 0) -> list[tuple[list[int], list[int]]]:
     """Every window's real inputs, and its targets, -1 where not in the loss."""
     found = []
-    for batch in windows.batches(rows, np.random.default_rng(seed)):
+    for batch in windows.batches(np.random.default_rng(seed)):
+        assert batch.counted is not None
         assert batch.histories.item_idx.shape[1] == int(batch.histories.lengths.max())
         for b, length in enumerate(batch.histories.lengths.tolist()):
             assert not batch.counted[b, length:].any()
             assert not batch.histories.item_idx[b, length:].any()
-            targets = torch.where(batch.counted[b], batch.targets[b], -1)[:length]
-            found.append((batch.histories.item_idx[b, :length].tolist(), targets.tolist()))
+            targets = torch.full(batch.counted.shape, -1)
+            targets[batch.counted] = batch.targets
+            found.append((batch.histories.item_idx[b, :length].tolist(), targets[b, :length].tolist()))
     return sorted(found)
 
 
@@ -80,22 +92,22 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 
 def test_windows_are_cut_from_the_end_and_cover_every_transition_once(tmp_path: Path) -> None:
     users = [[1, 2, 3, 4, 5, 6, 7, 8], [9], [10, 11], []]
-    windows = TrainingWindows(open_sequences([write_file(tmp_path / "a.arrow", users)]), None, 3, False)
-    assert pairs_of(windows, 2) == [([1], [2]), ([2, 3, 4], [3, 4, 5]), ([5, 6, 7], [6, 7, 8]), ([10], [11])]
+    windows = windows_of(open_sequences([write_file(tmp_path / "a.arrow", users)]), None, 3, False, rows=3)
+    assert pairs_of(windows) == [([1], [2]), ([2, 3, 4], [3, 4, 5]), ([5, 6, 7], [6, 7, 8]), ([10], [11])]
     assert windows.n_positions == 8
-    assert windows.n_batches(3) == 2
+    assert windows.n_batches() == 2
 
 
 def test_a_cut_hides_what_comes_after(tmp_path: Path) -> None:
     parts = open_sequences([write_file(tmp_path / "a.arrow", [[1, 2, 3, 4, 5], [6, 7], [8]])])
     assert stop_before(parts[0], 20).tolist() == [2, 7, 8]
-    assert pairs_of(TrainingWindows(parts, 30, 10, False), 8) == [([1, 2], [2, 3]), ([6], [7])]
+    assert pairs_of(windows_of(parts, 30, 10, False)) == [([1, 2], [2, 3]), ([6], [7])]
     assert count_items(parts, 20, 9).tolist() == [0, 1, 1, 0, 0, 0, 1, 1, 1]
 
 
 def test_new_only_counts_first_occurrences(tmp_path: Path) -> None:
     parts = open_sequences([write_file(tmp_path / "a.arrow", [[1, 2, 1, 3, 2, 4], [5, 5, 5], [2, 1]])])
-    found = pairs_of(TrainingWindows(parts, None, 3, True), 8)
+    found = pairs_of(windows_of(parts, None, 3, True))
     # The user who only repeats an item teaches nothing; an item is new to a user, whatever others had.
     assert found == [([1, 2], [2, -1]), ([1, 3, 2], [3, -1, 4]), ([2], [1])]
 
@@ -104,31 +116,77 @@ def test_parts_and_batches_keep_rows_together(tmp_path: Path) -> None:
     generator = np.random.default_rng(5)
     users = [generator.integers(0, 1000, generator.integers(0, 30)).tolist() for _ in range(90)]
     files = [write_file(tmp_path / f"{n}.arrow", users[n::3], batch_rows=7) for n in range(3)]
-    windows = TrainingWindows(open_sequences(files), None, 8, False)
-    whole = TrainingWindows(open_sequences([write_file(tmp_path / "all.arrow", users)]), None, 8, False)
-    assert pairs_of(windows, 4) == pairs_of(whole, 11, seed=1)
-    batches = list(windows.batches(4, np.random.default_rng(0)))
+    windows = windows_of(open_sequences(files), None, 8, False, rows=4)
+    whole = windows_of(open_sequences([write_file(tmp_path / "all.arrow", users)]), None, 8, False, rows=11)
+    assert pairs_of(windows) == pairs_of(whole, seed=1)
+    batches = list(windows.batches(np.random.default_rng(0)))
     for batch in batches:
         times = batch.histories.event_time
         real = torch.arange(times.shape[1]) < batch.histories.lengths[:, None]
         expected_price = torch.where(real, times / 10 + 0.5, 0.0)
         torch.testing.assert_close(batch.histories.price, expected_price.float())
-    again = list(windows.batches(4, np.random.default_rng(0)))
+    again = list(windows.batches(np.random.default_rng(0)))
     assert all(torch.equal(a.targets, b.targets) for a, b in zip(batches, again, strict=True))
 
 
 def test_windows_of_like_length_share_a_batch(tmp_path: Path) -> None:
     users = [[1] * n for n in [2, 40] * 50]
-    windows = TrainingWindows(open_sequences([write_file(tmp_path / "a.arrow", users)]), None, 50, False)
-    widths = [batch.targets.shape[1] for batch in windows.batches(10, np.random.default_rng(0))]
+    windows = windows_of(open_sequences([write_file(tmp_path / "a.arrow", users)]), None, 50, False, rows=10)
+    widths = [batch.histories.item_idx.shape[1] for batch in windows.batches(np.random.default_rng(0))]
     assert sorted(widths) == [1] * 5 + [39] * 5
     assert widths != sorted(widths)
+
+
+def prefixes_of(examples: Examples, seed: int = 0) -> list[tuple[list[int], int]]:
+    """Every example's history and its target."""
+    found = []
+    for batch in examples.batches(np.random.default_rng(seed)):
+        assert batch.counted is None
+        for items, length, target in zip(
+            batch.histories.item_idx.tolist(), batch.histories.lengths.tolist(), batch.targets.tolist(), strict=True
+        ):
+            found.append((items[:length], target))
+    return sorted(found)
+
+
+def test_every_position_is_an_example_with_the_history_before_it(tmp_path: Path) -> None:
+    parts = open_sequences([write_file(tmp_path / "a.arrow", [[1, 2, 3, 4, 2], [5], [], [6, 7]])])
+    found = prefixes_of(windows_of(parts, None, 3, False, examples="prefixes"))
+    assert found == [([1], 2), ([1, 2], 3), ([1, 2, 3], 4), ([2, 3, 4], 2), ([6], 7)]
+    new = windows_of(parts, None, 3, True, examples="prefixes")
+    assert prefixes_of(new) == [([1], 2), ([1, 2], 3), ([1, 2, 3], 4), ([6], 7)]
+    assert prefixes_of(windows_of(parts, 30, 3, False, examples="prefixes")) == [([1], 2), ([1, 2], 3), ([6], 7)]
+
+
+def test_an_epoch_draws_no_more_positions_than_it_may(tmp_path: Path) -> None:
+    parts = open_sequences([write_file(tmp_path / "a.arrow", [list(range(1, 100))])])
+    some = windows_of(parts, None, 3, False, rows=8, examples="prefixes", epoch_positions=20)
+    assert some.n_positions == 20
+    assert some.n_batches() == len(list(some.batches(np.random.default_rng(0)))) == 3
+    first, second = prefixes_of(some, seed=0), prefixes_of(some, seed=1)
+    assert len(first) == len(second) == 20
+    assert first != second
+
+
+def test_weights_are_those_of_the_types_and_ages_of_targets(tmp_path: Path) -> None:
+    parts = open_sequences([write_file(tmp_path / "a.arrow", [[1, 2, 3, 4]])])
+    config = TrainingSection.model_validate(
+        {"event_type_weights": {"buy": 3.0}, "recency_half_life_days": 10 / 86_400, "examples": "prefixes"}
+    )
+    weighting = Weighting.create(config, ["view", "buy"])
+    (batch,) = Examples(parts, None, 5, config, weighting).batches(np.random.default_rng(0))
+    assert batch.weights is not None
+    # Times are 0, 10, 20, 30 and types alternate: a half-life before the last event counts half.
+    found = dict(zip(batch.targets.tolist(), batch.weights.tolist(), strict=True))
+    assert found == pytest.approx({2: 3.0 / 4, 3: 1.0 / 2, 4: 3.0})
+    with pytest.raises(ModelError, match="event_type_weights names 'cart'"):
+        Weighting.create(TrainingSection.model_validate({"event_type_weights": {"cart": 1.0}}), ["view", "buy"])
 
 
 def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
     parts = open_sequences([write_file(tmp_path / "a.arrow", [[1], [2, 3]])])
     with pytest.raises(ModelError, match="before 10"):
-        TrainingWindows(parts, 10, 5, False)
+        windows_of(parts, 10, 5, False)
     with pytest.raises(ModelError, match="item_idx 3, item_features only 3"):
         count_items(parts, None, 3)
 

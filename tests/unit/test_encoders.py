@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from recbatch.config.sections import ModelSection
+from recbatch.config.learning import ModelSection
 from recbatch.model.encoders import ConvEncoder, causal_convolution, toeplitz_matrices
 from recbatch.model.histories import Sequences
 from recbatch.model.items import ItemFeatures
+from recbatch.model.other_encoders import ConvPoolEncoder, GruEncoder
 from recbatch.model.recommender import Recommender, Shape, user_vectors
 
 N_ITEMS = 300
@@ -57,15 +58,52 @@ def test_causal_convolution_equals_conv1d(length: int, width: int) -> None:
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 3])
-def test_the_last_states_alone_are_those_of_all_states(blocks: int) -> None:
+def encoder_of(name: str, blocks: int) -> ConvEncoder | GruEncoder | ConvPoolEncoder:
     torch.manual_seed(blocks)
-    encoder = ConvEncoder(16, blocks, 30, 4, 0.0).eval()
+    if name == "gru":
+        return GruEncoder(16, blocks, 0.0)
+    if name == "conv_pool":
+        return ConvPoolEncoder(16, blocks, 0.0)
+    encoder = ConvEncoder(16, blocks, 30, 4, 0.0)
     for block in encoder.blocks:
         torch.nn.init.normal_(block.out.weight)  # a new block hardly changes its input
+    return encoder
+
+
+@pytest.mark.parametrize("name", ["conv", "gru", "conv_pool"])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_the_last_states_alone_are_those_of_all_states(blocks: int, name: str) -> None:
+    encoder = encoder_of(name, blocks).eval()
     x, last = torch.randn(5, 20, 16), torch.tensor([19, 0, 7, 2, 11])
     with torch.no_grad():
         torch.testing.assert_close(encoder.at(x, last), encoder(x)[torch.arange(5), last], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gru", "conv_pool"])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_no_encoder_sees_the_future_or_padding(blocks: int, name: str) -> None:
+    encoder = encoder_of(name, blocks).eval()
+    x = torch.randn(3, 20, 16)
+    changed = torch.cat([x[:, :12], torch.randn(3, 8, 16)], dim=1)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x)[:, :12], encoder(changed)[:, :12], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoder(x[:, :12]), encoder(x)[:, :12], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(encoder(x)[:, 12:], encoder(changed)[:, 12:])
+
+
+def test_conv_pool_is_the_textbook_network() -> None:
+    """Against convolutions written as loops, for a history whose end is the last position."""
+    encoder = encoder_of("conv_pool", 1).eval()
+    assert isinstance(encoder, ConvPoolEncoder)
+    x = torch.randn(1, 6, 16)
+    image = F.pad(x[:, None], (1, 1, 2, 0))
+    first = F.max_pool2d(F.relu(F.conv2d(image, encoder.first.weight, encoder.first.bias)), (1, 2))
+    (second,) = encoder.others
+    again = F.max_pool2d(F.relu(F.conv2d(F.pad(first, (1, 1, 2, 0)), second.weight, second.bias)), (1, 2))
+    assert again.shape == (1, 32, 6, 4)
+    expected = encoder.norm(encoder.out(again.amax(2).flatten(1)))
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.at(x, torch.tensor([5])), expected)
 
 
 def test_a_state_does_not_see_the_future_and_sees_the_whole_past() -> None:

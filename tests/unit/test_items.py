@@ -30,7 +30,7 @@ ROWS = [
 
 def trained_tower(features: ItemFeatures, n_items: int) -> ItemTower:
     torch.manual_seed(0)
-    tower = ItemTower(n_items, features.field_sizes, features.numbers.shape[1], 8)
+    tower = ItemTower(n_items, features.field_sizes, features.numbers.shape[1], 8, 0.1)
     with torch.no_grad():
         tower.gate.copy_(torch.rand_like(tower.gate) + 0.5)
         tower.id_bias.copy_(torch.randn(n_items))

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recbatch.model.losses import full_softmax, sampled_softmax
+from recbatch.model.losses import binary_cross_entropy, full_softmax, sampled_softmax, squared_error
 
 
 @pytest.mark.parametrize("n_items", [1, 40, 1003])
@@ -26,6 +26,49 @@ def test_full_softmax_and_its_gradients_equal_autograd(rows: int, n_items: int) 
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     for grad, expected_grad in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(grad, expected_grad, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("rows", [1, 300])
+def test_weights_and_smoothing_equal_autograd(rows: int, smoothing: float) -> None:
+    torch.manual_seed(rows)
+    users = torch.randn(rows, 5, dtype=torch.float64, requires_grad=True)
+    items = torch.randn(70, 5, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(70, dtype=torch.float64, requires_grad=True)
+    targets, weights = torch.randint(70, (rows,)), torch.rand(rows, dtype=torch.float64) + 0.1
+    each = F.cross_entropy(users @ items.t() + bias, targets, reduction="none", label_smoothing=smoothing)
+    expected = (each * weights).sum() / weights.sum()
+    loss = full_softmax(users, items, bias, targets, weights, smoothing)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    for grad, expected_grad in zip(
+        torch.autograd.grad(loss, (users, items, bias)),
+        torch.autograd.grad(expected, (users, items, bias)),
+        strict=True,
+    ):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-9, atol=1e-13)
+
+
+def test_binary_cross_entropy_by_hand() -> None:
+    users, items = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[2.0, 0.0], [1.0, 5.0], [0.0, 1.0]])
+    bias, targets, negatives = torch.tensor([0.5, 0.0, -0.5]), torch.tensor([0, 2]), torch.tensor([1, 2, 0])
+    scores = users @ items.t() + bias
+    p = torch.sigmoid(scores).tolist()
+    first = -math.log(p[0][0]) - (math.log(1 - p[0][1]) + math.log(1 - p[0][2])) / 2
+    second = -math.log(p[1][2]) - (math.log(1 - p[1][1]) + math.log(1 - p[1][0])) / 2
+    loss = binary_cross_entropy(users, items, bias, targets, negatives)
+    assert loss.item() == pytest.approx((first + second) / 2, rel=1e-5)
+    weighted = binary_cross_entropy(users, items, bias, targets, negatives, torch.tensor([3.0, 1.0]))
+    assert weighted.item() == pytest.approx((3 * first + second) / 4, rel=1e-5)
+
+
+def test_squared_error_by_hand() -> None:
+    users, items = torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 0.0], [1.0, 5.0], [0.0, 1.0]])
+    bias, negatives = torch.tensor([0.5, 0.0, -0.5]), torch.tensor([1, 2, 0])
+    expected = (2.5 - 4.0) ** 2 + (1.0**2 + 0.5**2) / 2
+    loss = squared_error(users, items, bias, torch.tensor([0]), negatives, torch.tensor([4.0]))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    of_one = squared_error(users, items, bias, torch.tensor([0]), negatives)
+    assert of_one.item() == pytest.approx((2.5 - 1.0) ** 2 + (1.0 + 0.25) / 2, rel=1e-5)
 
 
 def test_full_softmax_does_not_overflow() -> None:

@@ -10,15 +10,18 @@ import pyarrow as pa
 import pytest
 import torch
 
-from recbatch.config.sections import ModelSection, TrainingSection
+from recbatch.config.learning import ModelSection, TrainingSection
 from recbatch.errors import ModelError
 from recbatch.model.fusion import BARE, Popularity
 from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours
 from recbatch.ranking.csr import Csr
+from recbatch.training import curves
+from recbatch.training.checkpoint import Checkpoint
 from recbatch.training.dataset import open_sequences
 from recbatch.training.fusion import fit_bias, fit_fusion
-from recbatch.training.trainer import FitResult, Inputs, fit, refit, threads
+from recbatch.training.run import Inputs, fingerprint
+from recbatch.training.trainer import FitResult, fit, refit, threads
 from recbatch.training.validation import Validation, Window
 
 N_ITEMS = 120
@@ -29,6 +32,7 @@ FOLLOWING = np.random.default_rng(1).permutation(N_ITEMS)  # what an item leads 
 
 def training(**options: object) -> TrainingSection:
     defaults = {"loss": "full", "max_epochs": 8, "batch_rows": 16, "learning_rate": 1e-2, "negatives": 64, "threads": 1}
+    defaults |= {"examples": "windows", "patience": 2}
     return TrainingSection.model_validate({**defaults, **options})
 
 
@@ -151,6 +155,109 @@ def test_auto_takes_the_full_softmax_where_it_fits_the_time(inputs: Inputs) -> N
 def test_a_diverging_run_names_the_learning_rate(inputs: Inputs) -> None:
     with pytest.raises(ModelError, match=r"(?s)training loss is nan .*training\.learning_rate \(now 1e\+30\)"):
         fit(inputs, MODEL, training(learning_rate=1e30), 7, WINDOW, silent)
+
+
+class KilledError(Exception):
+    """What a kill looks like from inside."""
+
+
+def test_a_run_that_diverges_later_keeps_the_best_epoch(inputs: Inputs, tmp_path: Path) -> None:
+    config, kept = training(), tmp_path / "fit"
+
+    def kill(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
+        if epoch == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(inputs, MODEL, config, 7, WINDOW, kill, kept)
+    name = fingerprint(inputs, MODEL, config, 7, WINDOW.start)
+    state = Checkpoint.read(kept, name)
+    assert state is not None
+    state.tensors["model.items.id.weight"].fill_(torch.nan)
+    state.write(kept, name)
+    result = fit(inputs, MODEL, config, 7, WINDOW, silent, kept)
+    assert result.diverged == "the training loss is nan in step 1 of epoch 2"
+    assert result.epochs == len(result.curve) == 1
+    validation = Validation(open_sequences(inputs.files), WINDOW, False, N_ITEMS, seed=7)
+    ndcg = validation.ndcg(*validation.encode(result.model, inputs.features))
+    assert ndcg == pytest.approx(result.curve[0].ndcg, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"examples": "prefixes", "batch_rows": 64},
+        {"loss": "sampled", "averaging": 0.9, "schedule": "inverse_decay"},
+        {"optimizer": "sgd", "learning_rate": 0.1, "schedule": "plateau"},
+        {"optimizer": "rmsprop", "learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 5},
+    ],
+)
+def test_killed_and_resumed_gives_the_same_bytes(options: dict[str, object], inputs: Inputs, tmp_path: Path) -> None:
+    config = training(max_epochs=4, patience=4, **options)
+    undisturbed = fit(inputs, MODEL, config, 7, WINDOW, silent)
+
+    def kill(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
+        if epoch == 3 and step == 2:
+            raise KilledError
+
+    kept = tmp_path / "fit"
+    with pytest.raises(KilledError):
+        fit(inputs, MODEL, config, 7, WINDOW, kill, kept)
+    epochs: list[int] = []
+
+    def note(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
+        epochs.append(epoch)
+
+    resumed = fit(inputs, MODEL, config, 7, WINDOW, note, kept)
+    assert set(epochs) == {3, 4}
+    assert [(one.loss, one.ndcg) for one in resumed.curve] == [(one.loss, one.ndcg) for one in undisturbed.curve]
+    assert weights_of(resumed.model) == weights_of(undisturbed.model)
+    # Another seed is another training, and a damaged file none.
+    assert fit(inputs, MODEL, config, 8, WINDOW, silent, kept).curve != undisturbed.curve
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert weights_of(fit(inputs, MODEL, config, 7, WINDOW, silent, kept).model) == weights_of(undisturbed.model)
+
+
+def test_a_killed_refit_goes_on(inputs: Inputs, tmp_path: Path) -> None:
+    whole = refit(inputs, MODEL, training(), 7, 3, "full", silent)
+
+    def kill(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
+        if epoch == 2 and step == steps:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        refit(inputs, MODEL, training(), 7, 3, "full", kill, checkpoint=tmp_path / "refit")
+    again = refit(inputs, MODEL, training(), 7, 3, "full", silent, checkpoint=tmp_path / "refit")
+    assert weights_of(again) == weights_of(whole)
+
+
+@pytest.mark.parametrize("loss", ["bce", "mse"])
+def test_other_losses_learn_it_too(loss: str, inputs: Inputs) -> None:
+    result = fit(inputs, MODEL, training(loss=loss), 7, WINDOW, silent)
+    assert result.loss == loss
+    validation = Validation(open_sequences(inputs.files), WINDOW, False, N_ITEMS, seed=7)
+    users, items = validation.encode(result.model, inputs.features)
+    assert validation.ndcg(users, items) > 2 * validation.ndcg(torch.zeros_like(users), items)
+
+
+@pytest.mark.parametrize(("encoder", "times_popularity"), [("gru", 2.0), ("conv_pool", 1.0)])
+def test_other_encoders_learn_it_too(encoder: str, times_popularity: float, inputs: Inputs) -> None:
+    # The maximum over all positions does not tell which came last, and what follows the last item is all there is here.
+    model = MODEL.model_copy(update={"encoder": encoder})
+    result = fit(inputs, model, training(batch_rows=16), 7, WINDOW, silent)
+    validation = Validation(open_sequences(inputs.files), WINDOW, False, N_ITEMS, seed=7)
+    users, items = validation.encode(result.model, inputs.features)
+    assert validation.ndcg(users, items) > times_popularity * validation.ndcg(torch.zeros_like(users), items)
+    assert result.curve[-1].loss < result.curve[0].loss
+
+
+def test_the_course_is_written_as_figures_and_as_a_picture(fitted: FitResult, tmp_path: Path) -> None:
+    curves.write(fitted.curve, tmp_path / "curve")
+    rows = (tmp_path / "curve" / "epochs.csv").read_text().splitlines()
+    assert len(rows) == len(fitted.curve) + 1
+    assert rows[0] == "epoch,loss,ndcg,training_seconds,seconds"
+    assert rows[1].startswith(f"1,{fitted.curve[0].loss},{fitted.curve[0].ndcg},")
 
 
 def test_threads_are_restored() -> None:

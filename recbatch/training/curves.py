@@ -1,0 +1,45 @@
+"""The course of a training as files: figures for programs, and a picture for people."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from importlib.util import find_spec
+from pathlib import Path
+
+from recbatch.training.trainer import EpochResult
+
+FIGURES, PICTURE = "epochs.csv", "epochs.png"
+
+
+def write(curve: Sequence[EpochResult], folder: Path) -> None:
+    """Write `epochs.csv`, a row an epoch, and where matplotlib is installed (extra `report`) `epochs.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / FIGURES).open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(EpochResult)])
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in curve)
+    if find_spec("matplotlib"):
+        _draw(curve, folder / PICTURE)
+
+
+def _draw(curve: Sequence[EpochResult], picture: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    epochs = [one.epoch for one in curve]
+    figure, loss = plt.subplots(figsize=(6, 4))
+    loss.plot(epochs, [one.loss for one in curve], color="tab:gray", label="training loss")
+    loss.set(xlabel="epoch", ylabel="training loss")
+    metric = loss.twinx()
+    metric.plot(epochs, [one.ndcg for one in curve], color="tab:blue", marker="o", label="validation NDCG@10")
+    metric.set(ylabel="validation NDCG@10")
+    best = max(curve, key=lambda one: one.ndcg)
+    metric.annotate(f"{best.ndcg:.4f}", (best.epoch, best.ndcg), textcoords="offset points", xytext=(0, 6))
+    figure.legend(loc="upper center", ncols=2)
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
