@@ -19,7 +19,7 @@ _Positive = Annotated[float, Field(gt=0.0)]
 
 class ModelSection(Section):
     encoder: Encoder = "conv"
-    dim: Annotated[int, Field(ge=4)] = 64
+    dim: Annotated[int, Field(ge=4)] = 128
     blocks: PositiveInt = 1
     context_length: PositiveInt = 50
     short_kernel: PositiveInt = 4
@@ -27,7 +27,7 @@ class ModelSection(Section):
     id_dropout: _Rate = 0.1
     fused: bool = True
     fusion_behaviours: PositiveInt = 50
-    fusion_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    fusion_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
 
     @model_validator(mode="after")
     def _pooled(self) -> ModelSection:

@@ -116,6 +116,8 @@ def strongest_evidence(
     shares, wholes = np.zeros((largest, width), np.float64), np.zeros(largest, np.float64)
     place = np.full(max(n_items, 1), -1, np.int32)
     chosen, by_count = np.full(len(listed), -1, np.int64), np.zeros(len(listed), np.bool_)
+    # What the share of a behaviour gains where one after it goes, and it moves one place towards the end.
+    nearer = powers[0] / powers[1] - 1.0 if len(powers) > 1 else 0.0
     for user in range(len(rows) - 1):
         first, last = rows[user], rows[user + 1]
         _share(indptr, indices, weights, behaviours[user], powers, listed[first:last], place, shares, wholes)
@@ -128,14 +130,16 @@ def strongest_evidence(
                 chosen[entry] = similarity[entry, :known].argmax()
                 by_count[entry] = similarity[entry, chosen[entry]] < 0
                 continue
-            log_whole, best = np.log1p(wholes[rank] / eps), -np.inf
-            for back in range(known):
+            log_whole, best, older = np.log1p(wholes[rank] / eps), -np.inf, 0.0
+            for back in range(known - 1, -1, -1):
                 network = similarity[entry, back] if back < similarity.shape[1] else 0.0
                 count = 0.0
-                if shares[rank, back] > 0:
+                if wholes[rank] > 0:
                     # Rounding may leave a remainder just below zero where one behaviour holds the whole sum.
-                    count = lam * (log_whole - np.log1p(max(wholes[rank] - shares[rank, back], 0.0) / eps))
-                if network + count > best:
+                    left = max(wholes[rank] - shares[rank, back] + nearer * older, 0.0)
+                    count = lam * (log_whole - np.log1p(left / eps))
+                older += shares[rank, back]
+                if network + count >= best:
                     best, chosen[entry], by_count[entry] = network + count, back, count > network
     return chosen, by_count
 

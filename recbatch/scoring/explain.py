@@ -2,11 +2,15 @@
 
 The evidence of behaviour j (item h_j, position p_j from the end) for a recommended item i is
 
-    E(j, i) = lam * [log(1 + c / eps) - log(1 + (c - c_j) / eps)]  +  kappa(p_j) * (v_{h_j} . v_i)
+    E(j, i) = lam * [log(1 + c / eps) - log(1 + c_without_j / eps)]
+              + kappa(p_j) s_j + sum over k before j of (kappa(p_k) - kappa(p_k - 1)) s_k,   s_k = v_{h_k} . v_i
 
-The first term is exactly what the score loses when the behaviour's share c_j of the co-occurrence c(u, i) goes. The
-second estimates what the network loses: kappa(p) is measured on the model, as the least-squares fit of
-kappa (v_h . v_i) to what the scores of all items i lose when the behaviour at p is taken out of a history.
+    c_without_j = c - c_j + (1 / decay - 1) * (sum of the c_k of the behaviours before j)
+
+The first term is exactly what the score loses when the behaviour goes: its share c_j of the co-occurrence c(u, i), less
+what those before it gain by being one place nearer to the end. The others estimate what the network loses, as if a
+user's vector were the sum of kappa(p_k) v_{h_k}: kappa is measured on the model, as the least-squares fit of that loss
+to what the scores of all items i lose when behaviours are taken out of histories, one at a time.
 `because_item_id` is the item of the behaviour with the most evidence; of equals, the latest.
 """
 
@@ -18,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,6 +35,7 @@ from recbatch.ranking.topk import TopK
 BY_COOCCURRENCE = "often_follows"
 BY_SIMILARITY = "similar_to_history"
 _SAMPLED_USERS = 64
+_RIDGE = 1e-3  # of the mean diagonal of the normal equations of kappa
 _USERS_IN_CACHE = 16  # whose lists' and behaviours' vectors, gathered, stay there
 
 
@@ -55,20 +61,42 @@ def measure(model: Recommender, item_vectors: Tensor, sequences: Sequences) -> M
     start, stop = start[:_SAMPLED_USERS], stop[:_SAMPLED_USERS]
     whole = user_vectors(model, item_vectors, sequences.select(start, stop))
     gram = item_vectors.t() @ item_vectors
-    explained, total = torch.zeros(length), torch.zeros(length)
+    explained, total = torch.zeros(length), torch.zeros(length, length)
     for position in range(int((stop - start).max(initial=0))):
         users = np.flatnonzero(stop - start > max(position, 1))
         if not len(users):
             break
         out = stop[users] - 1 - position
         without = sequences.without(start[users], stop[users], out)
-        removed = item_vectors[torch.from_numpy(sequences.columns["item_idx"][out].astype(np.int64))]
         change = whole[torch.from_numpy(users)] - user_vectors(model, item_vectors, without)
-        explained[position] = (change @ gram * removed).sum()
-        total[position] = (removed @ gram * removed).sum()
-    kappa = explained / total.clamp(min=torch.finfo(torch.float32).tiny)
+        behaviour = torch.from_numpy(_newest_first(sequences.select(start[users], stop[users]), length))
+        parts = _parts(item_vectors, behaviour, position)
+        explained += torch.einsum("upd,de,ue->p", parts, gram, change)
+        total += torch.einsum("upd,de,uqe->pq", parts, gram, parts)
+    # A position that nobody in the sample has gets 0.
+    ridge = _RIDGE * float(total.diagonal().mean()) + torch.finfo(torch.float32).tiny
+    kappa = torch.linalg.solve(total + ridge * torch.eye(length), explained)
     typical = float(torch.linalg.vector_norm(whole, dim=1).mean()) if len(whole) else 1.0
     return Measured(tuple(kappa.tolist()), typical or 1.0)
+
+
+def _parts(item_vectors: Tensor, behaviour: Tensor, position: int) -> Tensor:
+    """(U, L, d): what kappa (L,) is multiplied by in what U users lose when the behaviour at `position` goes.
+
+    behaviour: (U, L) item_idx, the latest first, -1 for none. Those before the one that goes move one place up.
+    """
+    vectors = F.embedding(behaviour.clamp(min=0), item_vectors) * (behaviour >= 0)[..., None]
+    parts = torch.zeros_like(vectors)
+    parts[:, position] = vectors[:, position]
+    parts[:, position + 1 :] += vectors[:, position + 1 :]
+    parts[:, position:-1] -= vectors[:, position + 1 :]
+    return parts
+
+
+def _losses(kappa: Tensor) -> Tensor:
+    """(L, L): [p, k] is the weight of v_{h_k} in what the network loses without the behaviour at p."""
+    moved = torch.diff(kappa, prepend=torch.zeros(1))  # kappa(k) - kappa(k - 1)
+    return torch.triu(moved.expand(len(kappa), -1), diagonal=1) + torch.diag(kappa)
 
 
 def explain(
@@ -101,7 +129,7 @@ def _rows(vectors: Tensor, at: Tensor) -> Tensor:
 
 
 def _similarity(item_vectors: Tensor, kappa: Tensor, behaviour: NDArray[np.int64], best: TopK) -> NDArray[np.float32]:
-    """(N, context): kappa(p) * v_h . v_i for every entry and behaviour of the network's context."""
+    """(N, context): what the network loses of an entry's score without each behaviour of its context."""
     bounds = best.indptr.numpy()
     counts = np.diff(bounds)
     row = np.repeat(np.arange(len(behaviour)), counts)
@@ -112,10 +140,12 @@ def _similarity(item_vectors: Tensor, kappa: Tensor, behaviour: NDArray[np.int64
     else:
         lists = torch.zeros(len(behaviour), longest, dtype=torch.int32)
         lists[torch.from_numpy(row), torch.from_numpy(rank)] = best.item_idx
-    past = torch.from_numpy(np.maximum(behaviour[:, : len(kappa)], 0))  # (B, context)
+    past = torch.from_numpy(behaviour[:, : len(kappa)])  # (B, context)
+    losses = _losses(kappa)
     products = np.empty((*lists.shape, past.shape[1]), np.float32)  # (B, K, context)
     for start in range(0, len(lists), _USERS_IN_CACHE):
         users = slice(start, start + _USERS_IN_CACHE)
-        weighted = _rows(item_vectors, past[users]).mul_(kappa[:, None]).transpose(1, 2)
+        vectors = _rows(item_vectors, past[users].clamp(min=0)).mul_((past[users] >= 0)[..., None])
+        weighted = torch.matmul(losses, vectors).transpose(1, 2)
         torch.bmm(_rows(item_vectors, lists[users]), weighted, out=torch.from_numpy(products[users]))
     return products.reshape(-1, products.shape[2]) if len(row) == lists.numel() else products[row, rank]

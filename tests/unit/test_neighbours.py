@@ -121,7 +121,9 @@ def test_the_evidence_is_what_the_score_loses_without_the_behaviour(
     for entry in range(len(chosen)):
         row, item = recent[entry // n], listed[entry % n]
         share = [0.5**back * weights.get(h, {}).get(item, 0.0) for back, h in enumerate(row)]
-        drop = [0.7 * (math.log1p(sum(share) / 0.3) - math.log1p(max(sum(share) - one, 0) / 0.3)) for one in share]
+        # Without a behaviour those before it are one place nearer to the end.
+        left = [sum(share[:back]) + sum(share[back + 1 :]) / 0.5 for back in range(len(row))]
+        drop = [0.7 * (math.log1p(sum(share) / 0.3) - math.log1p(one / 0.3)) for one in left]
         network = [float(similarity[entry, back]) if back < context else 0.0 for back in range(len(row))]
         evidence = [left + right for left, right in zip(drop, network, strict=True)]
         if row:
