@@ -4,11 +4,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full lint bench package clean java
+.PHONY: help setup demo test test-full oracle lint bench package clean java
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ORACLE := .venv-oracle
 DEMO_RAW := data/demo/raw
 
 # Where none is named, the first that runs, is supported and can make a virtual environment (a name may be a mere shim).
@@ -29,6 +30,9 @@ test: setup ## Run the tests, without those that take minutes
 
 test-full: setup ## Run all tests
 	$(BIN)/python -m pytest
+
+oracle: $(ORACLE)/.installed ## Compare the metrics with those of RecTools and ranx, in an environment of its own
+	PYTHONPATH=. $(ORACLE)/bin/python tests/oracle/compare.py
 
 lint: $(STAMP) ## Check style, format, types and the rules on imports
 	$(BIN)/ruff check .
@@ -60,12 +64,22 @@ java:
 	*) echo "$$java is Java $$found; Spark needs 17 or 21. Set JAVA_HOME to one of them." >&2; exit 1 ;; \
 	esac
 
+define make_venv
+@[ -x $(1)/bin/python ] || { \
+for name in $(PYTHON); do \
+if "$$name" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
+then echo "$$name -m venv $(1)"; exec "$$name" -m venv $(1); fi; done; \
+echo "None of '$(PYTHON)' is a Python 3.11 to 3.13 with venv and ensurepip. Install one, or name it: make PYTHON=..." >&2; \
+exit 1; }
+endef
+
 $(STAMP): pyproject.toml constraints.txt
-	@[ -x $(BIN)/python ] || { \
-	for name in $(PYTHON); do \
-	if "$$name" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
-	then echo "$$name -m venv $(VENV)"; exec "$$name" -m venv $(VENV); fi; done; \
-	echo "None of '$(PYTHON)' is a Python 3.11 to 3.13 with venv and ensurepip. Install one, or name it: make PYTHON=..." >&2; \
-	exit 1; }
+	$(call make_venv,$(VENV))
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,demo]'
+	@touch $@
+
+# The other libraries want versions of their own, and none of them is one of ours.
+$(ORACLE)/.installed: tests/oracle/requirements.txt
+	$(call make_venv,$(ORACLE))
+	$(ORACLE)/bin/python -m pip install -r $<
 	@touch $@

@@ -110,7 +110,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "evaluate",
-        "Test the model of the past on what came after, over all items, beside the baselines.",
+        "Test the model of the past on what came after, over all items, beside the baselines and the champion.",
         evaluate,
         reads=(
             tables.CANDIDATES,
@@ -118,10 +118,20 @@ STAGES: tuple[Stage, ...] = (
             tables.EVALUATION_ITEM_FEATURES,
             tables.EVALUATION_ITEM_POPULARITY,
             tables.EVALUATION_TARGETS,
+            tables.CATEGORY_INDEX,
+            tables.EVENTS,
             tables.SNAPSHOTS,
         ),
         writes=(tables.EVALUATIONS, tables.MODELS),
-        options=("seed", "model", "evaluation", "training.sample_share", "features.buckets", "scoring.filter_viewed"),
+        options=(
+            "seed",
+            "model",
+            "evaluation",
+            "training.sample_share",
+            "features.buckets",
+            "features.recent_days",
+            "scoring.filter_viewed",
+        ),
     ),
     Stage(
         "score",

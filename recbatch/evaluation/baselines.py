@@ -1,4 +1,4 @@
-"""The scorers a model has to beat, in the form that the kernel takes: user vectors, items, sparse additions."""
+"""Models and the baselines they have to beat, as the kernel takes them: user vectors, items, sparse additions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbatch.model.fusion import Fusion
+from recbatch.model.artifact import Artifact
+from recbatch.model.fusion import Fusion, Popularity
 from recbatch.model.histories import Sequences
+from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours
+from recbatch.model.recommender import user_vectors
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
 
@@ -21,6 +24,21 @@ class Scores:
     users: Tensor
     items: ItemMatrix
     additions: Csr | None = None
+
+
+def network(loaded: Artifact, features: ItemFeatures, histories: Sequences, tie_rank: Tensor) -> Scores:
+    """The network of an artifact alone, for the users of `histories`, whose amounts it normalises by itself."""
+    vectors, bias = loaded.model.item_vectors(features)
+    users = user_vectors(loaded.model, vectors, histories.normalised(*loaded.amounts))
+    return Scores(users, ItemMatrix(vectors, bias, tie_rank))
+
+
+def fused(loaded: Artifact, bare: Scores, popularity: Popularity, histories: Sequences) -> Scores:
+    """The score as an artifact is used: `network` with what is fused into it, if anything is."""
+    if loaded.fusion is None:
+        return bare
+    items = ItemMatrix(bare.items.vectors, loaded.fusion.bias(bare.items.bias, popularity), bare.items.tie_rank)
+    return Scores(bare.users, items, loaded.neighbours.additions(histories, loaded.fusion))
 
 
 def popularity(counts: Tensor, n_users: int, tie_rank: Tensor) -> Scores:

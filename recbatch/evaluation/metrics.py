@@ -3,6 +3,7 @@
 Relevance is binary. With `h_r` = 1 where the item at rank `r` (from 1) is relevant and `n` the user's relevant items:
 
     hit_rate@k   1 if any h_r = 1 for r <= k, else 0
+    accuracy@1   h_1, the top-1 accuracy: it is hit_rate@1 and precision@1, and recall@1 where n = 1   [R15]
     recall@k     sum_{r<=k} h_r / n
     precision@k  sum_{r<=k} h_r / k                          a short list is not forgiven: the divisor stays k
     f1@k         2 precision recall / (precision + recall) = 2 sum_{r<=k} h_r / (k + n)          [vR79]
@@ -10,14 +11,17 @@ Relevance is binary. With `h_r` = 1 where the item at rank `r` (from 1) is relev
     mrr@k        1 / rank of the first relevant item if that rank is <= k, else 0                [V99]
     map@k        sum_{r<=k} h_r precision@r / min(k, n)                                          [MRS08]
 
-[vR79] van Rijsbergen, Information Retrieval, 1979. [JK02] Järvelin and Kekäläinen, Cumulated gain-based evaluation of
-IR techniques, ACM TOIS 20(4), 2002. [V99] Voorhees, The TREC-8 question answering track report, 1999. [MRS08] Manning,
-Raghavan and Schütze, Introduction to Information Retrieval, 2008, section 8.4.
+[R15] Russakovsky et al., ImageNet large scale visual recognition challenge, IJCV 115, 2015, where one class is right;
+what that calls accuracy at more ranks is the hit rate. [vR79] van Rijsbergen, Information Retrieval, 1979. [JK02]
+Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, ACM TOIS 20(4), 2002. [V99] Voorhees, The
+TREC-8 question answering track report, 1999. [MRS08] Manning, Raghavan and Schütze, Introduction to Information
+Retrieval, 2008, section 8.4.
 
 When comparing with figures of other libraries: Spark's RankingMetrics agrees on precision, recall, NDCG and MAP. ranx
 agrees on NDCG; its average precision divides by `n`, so it cannot reach 1 where n > k. RecTools divides MAP by `n` or
-by `k` and, by default, normalises NDCG over all `k` ranks, so that it cannot reach 1 where n < k. With a perfect list,
-NDCG, MAP, MRR and hit rate are 1 here for every user.
+by `k` and, by default, normalises NDCG over all `k` ranks, so that it cannot reach 1 where n < k; its Accuracy counts
+the irrelevant items that are not listed as well, and is near 1 whatever the list. With a perfect list, NDCG, MAP, MRR
+and hit rate are 1 here for every user. `make oracle` compares the figures themselves.
 """
 
 from __future__ import annotations
@@ -89,24 +93,23 @@ class Truth:
 
 
 def ranking_metrics(recommended: IntArray, truth: Truth, cutoffs: Sequence[int]) -> dict[str, FloatArray]:
-    """Per-user values of every metric in the module's docstring, keyed by metric and cutoff: `ndcg@10`.
+    """Per-user values of every metric in the module's docstring, keyed by metric and cutoff: `ndcg@10`, `accuracy@1`.
 
     `recommended` (B, K): item_idx, best first; -1 (absent) fills lists shorter than K and counts as a miss.
     `truth`: the relevant items of the same B users in the same order. Each value is a float64 array (B,) within [0, 1].
     Raises ValueError if the users differ in number, a list repeats an item, or a cutoff is not within 1..K.
     Memory: about 50 bytes a user and rank up to the largest cutoff.
     """
-    _check_cutoffs(cutoffs, recommended, truth)
-    top = recommended[:, : max(cutoffs)]
-    _check_lists(top)
-    rows, ranks = _hits(top, truth)
+    users = truth.counts.size
+    if recommended.ndim != 2 or recommended.shape[0] != users:
+        raise ValueError(f"recommended must be (users, ranks) for {users} users; it is {recommended.shape}")
+    rows, ranks = _hits(checked_top(recommended, cutoffs), truth)
     # Position of a hit among its user's hits, from 1. Hits come row by row, so the row's first one is found by search.
     ordinals = np.arange(rows.size) - np.searchsorted(rows, rows) + 1
     discounts = 1.0 / np.log2(np.arange(2.0, max(cutoffs) + 2.0))
     ideal_dcg = np.cumsum(discounts)
-    users = truth.counts.size
 
-    metrics: dict[str, FloatArray] = {}
+    metrics = {"accuracy@1": np.bincount(rows[ranks == 1], minlength=users).astype(np.float64)}
     for k in cutoffs:
         within = ranks <= k
         row, rank, ordinal = rows[within], ranks[within], ordinals[within]
@@ -199,18 +202,17 @@ def summary(metrics: Mapping[str, FloatArray]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in metrics.items()}
 
 
-def _check_cutoffs(cutoffs: Sequence[int], recommended: IntArray, truth: Truth) -> None:
-    users = truth.counts.size
-    if recommended.ndim != 2 or recommended.shape[0] != users:
-        raise ValueError(f"recommended must be (users, ranks) for {users} users; it is {recommended.shape}")
+def checked_top(recommended: IntArray, cutoffs: Sequence[int]) -> IntArray:
+    """The ranks of `recommended` (B, K) up to the largest cutoff.
+
+    Raises ValueError if a cutoff is not within 1..K, and if a list repeats an item, which would count twice, or holds
+    an index below -1, which is a bug of the caller and not an absent item.
+    """
     if not cutoffs or min(cutoffs) < 1 or max(cutoffs) > recommended.shape[1]:
         raise ValueError(
             f"cutoffs must be within 1..{recommended.shape[1]}, the length of the lists; got {list(cutoffs)}"
         )
-
-
-def _check_lists(top: IntArray) -> None:
-    """A repeated item would be a hit twice, and an index below -1 is a bug of the caller, not an absent item."""
+    top = recommended[:, : max(cutoffs)]
     ordered = np.sort(top, axis=1)
     if ordered.min() < ABSENT:
         raise ValueError(f"item_idx must be 0 or more, or {ABSENT} for absent; found {ordered.min()}")
@@ -218,6 +220,7 @@ def _check_lists(top: IntArray) -> None:
     if repeated.size:
         row, column = repeated[0]
         raise ValueError(f"a list repeats an item: item_idx {ordered[row, column]} in row {row}")
+    return top
 
 
 def _hits(top: IntArray, truth: Truth) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recbatch.errors import InputContractError
 from recbatch.evaluation.baselines import Scores
 from recbatch.evaluation.metrics import Truth, auc, catalogue_coverage, ranking_metrics
+from recbatch.evaluation.novelty import Known, novelty_metrics
 from recbatch.model.histories import Sequences
 from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import top_k
@@ -21,7 +23,10 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cases:
-    """N users to rank for: their past, what they took later, and the items that are left out of their lists."""
+    """N users to rank for: their past, what they took later, and the items that are left out of their lists.
+
+    histories: with prices and quantities as they lie in the table, since every model has a normalisation of its own.
+    """
 
     histories: Sequences
     truth: Truth
@@ -31,8 +36,12 @@ class Cases:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Every metric a user (N,), and the shares of the catalogue that the lists cover, by name."""
+    """The lists (N, K) of item_idx, -1 where one is shorter, and what they are worth by the name of the metric.
 
+    per_user: (N,) each. coverage: the shares of the catalogue that the lists cover.
+    """
+
+    lists: NDArray[np.int64]
     per_user: dict[str, FloatArray]
     coverage: dict[str, float]
 
@@ -44,6 +53,7 @@ def make_cases(
 
     With `new_only` the truth is what a user took for the first time, and what the user had is not ranked. A target
     that was not in the catalogue at the cut cannot be recommended and is left out.
+    Raises InputContractError where no user is left.
     """
     wanted = eligible[targets.indices.numpy()]
     rows = targets.entry_rows().numpy()
@@ -53,6 +63,11 @@ def make_cases(
         wanted = wanted & ~np.isin(rows * len(eligible) + items, had)
     rows, items = rows[wanted], items[wanted]
     users = np.unique(rows)
+    if not users.size:
+        raise InputContractError(
+            f"no user with a past has a target of kind '{'new' if new_only else 'all'}' after the cut",
+            remedy="give a longer log, or raise features.holdout_days",
+        )
     indptr = np.searchsorted(rows, np.append(users, len(histories))).astype(np.int64)
     offsets = histories.offsets
     cases = Cases(
@@ -64,8 +79,8 @@ def make_cases(
     return cases, users
 
 
-def rank(cases: Cases, scores: Scores, cutoffs: list[int], tile_items: int) -> Outcome:
-    """Every metric of one scorer over all eligible items."""
+def rank(cases: Cases, scores: Scores, known: Known, cutoffs: list[int], tile_items: int) -> Outcome:
+    """Every metric of one scorer over all eligible items; `known` tells which of them are a novelty."""
     longest = max(cutoffs)
     lists = np.full((len(cases.histories), longest), -1, dtype=np.int64)
     areas = []
@@ -88,8 +103,9 @@ def rank(cases: Cases, scores: Scores, cutoffs: list[int], tile_items: int) -> O
         lists[low + row, np.arange(len(row)) - best.indptr.numpy()[row]] = best.item_idx.numpy()
         areas.append(_auc(cases, Scores(scores.users[low:high], scores.items, additions), excluded, low, high))
     per_user = ranking_metrics(lists, cases.truth, cutoffs) | {"auc": np.concatenate(areas)}
+    per_user |= novelty_metrics(lists, known, cutoffs)
     n_items = int(cases.eligible.sum())
-    return Outcome(per_user, {f"coverage@{k}": catalogue_coverage(lists[:, :k], n_items) for k in cutoffs})
+    return Outcome(lists, per_user, {f"coverage@{k}": catalogue_coverage(lists[:, :k], n_items) for k in cutoffs})
 
 
 def _auc(cases: Cases, scores: Scores, excluded: Csr | None, low: int, high: int) -> FloatArray:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -17,6 +18,7 @@ from recbatch.tables.ledger import last_runs
 from recbatch.transforms.parameters import DRIFT, DRIFT_SCALE
 
 _METRICS = ("ndcg@10", "recall@10", "hit_rate@10", "precision@10", "map@10", "mrr@10", "auc", "coverage@10")
+_WHOLE = "all"
 # Beyond what a week or a promotion does to prices and quantities: a change of unit, currency or source.
 _LARGE_DRIFT, _LARGE_RATIO = 0.25, 1.25
 
@@ -90,7 +92,16 @@ def _metrics(reader: WarehouseReader) -> list[Table]:
     rows = reader.rows(schemas.EVALUATIONS.name)
     latest = max((row[c.AS_OF], row[c.MODEL_VERSION]) for row in rows)
     rows = [row for row in rows if (row[c.AS_OF], row[c.MODEL_VERSION]) == latest]
-    return [_metrics_of(kind, [row for row in rows if row[c.TARGET_KIND] == kind]) for kind in ("new", "all")]
+    tables = []
+    for kind in ("new", "all"):
+        of_kind = [row for row in rows if row[c.TARGET_KIND] == kind]
+        # Rows of an older release have no slice: they are of the whole.
+        whole = [row for row in of_kind if row.get(c.SLICE) in (None, _WHOLE)]
+        tables.append(_metrics_of(kind, whole))
+        parts = [row for row in of_kind if row.get(c.SLICE) not in (None, _WHOLE)]
+        if parts:
+            tables.append(_slices_of(parts))
+    return tables
 
 
 def _metrics_of(kind: str, rows: list[dict[str, Any]]) -> Table:
@@ -106,6 +117,21 @@ def _metrics_of(kind: str, rows: list[dict[str, Any]]) -> Table:
     for scorer in scorers:
         style = "green" if scorer == "model" else None
         table.add_row(scorer, *[_cell(cells.get((scorer, metric))) for metric in _METRICS], style=style)
+    return table
+
+
+def _slices_of(rows: list[dict[str, Any]]) -> Table:
+    """A line a slice: its users, then every metric of every scorer that it was measured for."""
+    cells = {(row[c.SLICE], row[c.METRIC], row[c.SCORER]): row for row in rows}
+    columns = list(dict.fromkeys((row[c.METRIC], row[c.SCORER]) for row in rows))
+    columns.sort(key=lambda column: column[0] != _METRICS[0])
+    table = Table(title="By slice", box=box.SIMPLE, title_justify="left")
+    table.add_column("slice", style="bold")
+    table.add_column("users", justify="right")
+    for metric, scorer in columns:
+        table.add_column(f"{metric}\n{scorer}", justify="right")
+    for part, users in {row[c.SLICE]: row[c.USERS] for row in rows}.items():
+        table.add_row(escape(part), f"{users:,}", *[_cell(cells.get((part, *column))) for column in columns])
     return table
 
 

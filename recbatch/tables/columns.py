@@ -73,6 +73,7 @@ LOW = "low"
 HIGH = "high"
 USERS = "users"
 TARGET_KIND = "target_kind"
+SLICE = "slice"
 
 RANK = "rank"
 SCORE = "score"

@@ -175,6 +175,7 @@ EVALUATIONS = _spec(
     model_version=_STRING,
     scorer=_STRING,
     target_kind=_STRING,
+    slice=_STRING,
     metric=_STRING,
     mean=_DOUBLE,
     low=_DOUBLE,

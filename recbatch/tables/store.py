@@ -241,6 +241,9 @@ class TableStore:
             .option("txnAppId", f"{transaction.application}/{spec.name}")
             .option("txnVersion", transaction.version)
         )
+        if mode == "append" and there and not known:
+            # An older release left it with fewer columns; its rows have null in the new ones.
+            writer = writer.option("mergeSchema", "true")
         if spec.partition_by:
             writer = writer.partitionBy(*spec.partition_by)
         writer.save(self.path(spec))

@@ -52,6 +52,15 @@ def test_a_transaction_is_written_once_and_never_by_an_older_one(spark: SparkSes
         store.read(ITEM_INDEX, version=7)
 
 
+def test_a_table_of_an_older_release_gains_the_columns_that_it_lacks(spark: SparkSession, tmp_path: Path) -> None:
+    store = TableStore(spark, str(tmp_path))
+    _index(spark, "a").drop("run_id").write.format("delta").save(store.path(ITEM_INDEX))
+    for _ in range(2):
+        store.append(ITEM_INDEX, _index(spark, "b"), Transaction("one", 1))
+    assert store.has_contract(ITEM_INDEX)
+    assert sorted((row.item_id, row.run_id) for row in store.read(ITEM_INDEX).collect()) == [("a", None), ("b", "run")]
+
+
 def test_a_table_that_is_not_there_is_named(spark: SparkSession, tmp_path: Path) -> None:
     store = TableStore(spark, str(tmp_path))
     with pytest.raises(InputContractError, match="table 'item_index' does not exist") as caught:

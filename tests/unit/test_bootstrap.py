@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from recbatch.evaluation import bootstrap
-from recbatch.evaluation.bootstrap import Interval, mean_interval, paired_difference
+from recbatch.evaluation.bootstrap import Interval, mean_interval, mean_intervals, paired_difference
 
 # No deadline: on a busy machine the time of one example says nothing.
 quick = settings(max_examples=50, deadline=None)
@@ -50,15 +49,22 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_does_not() -> Non
     assert mean_interval(values, 200, rng(8)) != mean_interval(values, 200, rng(9))
 
 
-@pytest.mark.parametrize("draws_at_once", [1, 700, 5_000])
-def test_the_size_of_the_chunks_does_not_change_the_interval(
-    draws_at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = rng(4).random(301)
-    whole = mean_interval(values, 57, rng())
-    monkeypatch.setattr(bootstrap, "DRAWS_AT_ONCE", draws_at_once)
+def test_metrics_that_are_measured_together_have_the_intervals_that_each_has_alone() -> None:
+    values = {name: rng(seed).random(301) for name, seed in (("ndcg", 4), ("recall", 5), ("map", 6))}
+    together = mean_intervals(values, 57, rng())
 
-    assert mean_interval(values, 57, rng()) == whole
+    assert together.keys() == values.keys()
+    for name, interval in together.items():
+        alone = mean_interval(values[name], 57, rng())
+        assert (interval.mean, interval.low, interval.high) == pytest.approx((alone.mean, alone.low, alone.high))
+
+
+def test_an_interval_is_the_quantiles_of_the_means_of_the_users_that_were_drawn() -> None:
+    values = rng(4).random(40)
+    means = [values[drawn].mean() for drawn in rng().integers(0, 40, size=(200, 40))]
+    interval = mean_interval(values, 200, rng())
+
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
 
 
 @quick
@@ -124,6 +130,11 @@ def test_a_pair_of_different_users_is_an_error() -> None:
 def test_a_baseline_that_is_not_finite_is_named() -> None:
     with pytest.raises(ValueError, match="baseline must be finite; row 1 holds nan"):
         paired_difference(np.ones(2), np.array([0.0, np.nan]), 10, rng())
+
+
+def test_metrics_of_different_users_are_an_error() -> None:
+    with pytest.raises(ValueError, match="same shape"):
+        mean_intervals({"ndcg": np.ones(3), "recall": np.ones(4)}, 10, rng())
 
 
 def test_no_samples_are_an_error() -> None:

@@ -30,6 +30,7 @@ RELEVANT = truth_of([10, 30], [8, 6, 7], [9], [3])
 
 # Discounts 1 / log2(rank + 1): 1, 0.6309297536, 0.5, 0.4306765581. Ideal of two 1.6309297536, of three 2.1309297536.
 BY_HAND: dict[str, list[float]] = {
+    "accuracy@1": [1, 0, 0, 1],
     "hit_rate@2": [1, 1, 0, 1],
     "recall@2": [1 / 2, 1 / 3, 0, 1],
     "precision@2": [1 / 2, 1 / 2, 0, 1 / 2],
@@ -165,6 +166,18 @@ def test_equals_a_loop_over_users_and_ranks(case: Case) -> None:
         for k in range(1, len(items) + 1):
             for name, value in slow_metrics(items, wanted, k).items():
                 assert metrics[f"{name}@{k}"][user] == pytest.approx(value, abs=1e-12), (name, k)
+
+
+@quick
+@given(cases())
+def test_accuracy_is_hit_rate_and_precision_at_the_first_rank_whatever_the_cutoffs(case: Case) -> None:
+    metrics = measure(*case)
+
+    for name in ("hit_rate@1", "precision@1"):
+        assert metrics["accuracy@1"].tolist() == metrics[name].tolist()
+    longest = len(case[0][0])
+    alone = ranking_metrics(np.array(case[0]), truth_of(*case[1]), [longest])
+    assert alone["accuracy@1"].tolist() == metrics["accuracy@1"].tolist()
 
 
 @quick
