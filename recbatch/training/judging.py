@@ -28,12 +28,15 @@ class Past:
     window: Window
     seed: int
 
+    def validation(self, config: TrainingSection) -> Validation:
+        """The users of the window, the same as `fit` stops by. Raises ModelError where there are none."""
+        parts, new_only = open_sequences(self.inputs.files), config.targets == "new"
+        return Validation(parts, self.window, new_only, len(self.inputs.features), self.seed)
+
     def fit_fusion(self, model: Recommender, model_config: ModelSection, config: TrainingSection) -> FusionResult:
-        """The weights of the score that are best for the users of the window. Raises ModelError where it has none."""
-        features, new_only = self.inputs.features, config.targets == "new"
+        """The weights of the score that are best for those users. Raises as `validation` does."""
         with threads(config.threads):
-            parts = open_sequences(self.inputs.files)
-            validation = Validation(parts, self.window, new_only, len(features), self.seed)
+            validation, features = self.validation(config), self.inputs.features
             return fit_fusion(model, features, self.neighbours, self.popularity, validation, model_config)
 
 
