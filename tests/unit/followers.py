@@ -17,7 +17,7 @@ from recbatch.training.judging import Past
 from recbatch.training.run import Inputs
 from recbatch.training.validation import Window
 
-N_ITEMS, N_USERS = 120, 200
+N_ITEMS, N_USERS = 80, 120
 WINDOW = Window(700, 1001)
 FOLLOWING = np.random.default_rng(1).permutation(N_ITEMS)  # what an item leads to
 

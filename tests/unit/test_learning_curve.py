@@ -20,7 +20,7 @@ from recbatch.training.trainer import fit
 from tests.unit.followers import WINDOW, make_past, silent
 
 MODEL = ModelSection(dim=16, context_length=20, dropout=0.1)
-TRAINING = TrainingSection(loss="full", max_epochs=4, batch_rows=64, learning_rate=5e-3, threads=1, patience=2)
+TRAINING = TrainingSection(loss="full", examples="windows", max_epochs=5, batch_rows=8, learning_rate=1e-2, threads=1)
 SETTING = Setting(MODEL, TRAINING)
 SHARES = [0.125, 0.25, 0.5, 1.0]
 

@@ -22,11 +22,11 @@ from recbatch.training.space import Setting
 from recbatch.training.trainer import fit
 from tests.unit.followers import make_past, silent
 
-N_TRIALS = 12
+N_TRIALS = 10
 # Too small a step, so that the search has something to find.
 MODEL = ModelSection(dim=16, context_length=20, dropout=0.1)
 TRAINING = TrainingSection(
-    loss="full", max_epochs=6, batch_rows=64, learning_rate=5e-4, negatives=64, threads=1, patience=2
+    loss="full", examples="windows", max_epochs=5, batch_rows=16, learning_rate=1e-3, negatives=64, threads=1
 )
 BASE = Setting(MODEL, TRAINING)
 
@@ -108,7 +108,7 @@ warehouse: warehouse
 seed: 7
 input: {{events: {{path: raw, columns: {{user_id: u, item_id: i, event_time: t}}}}}}
 model: {MODEL.model_dump()}
-training: {{loss: full, max_epochs: 6, batch_rows: 64, learning_rate: 0.0005, negatives: 64, threads: 1, patience: 2}}
+training: {TRAINING.model_dump(exclude={"recency_half_life_days", "epoch_positions"})}
 """
     )
     return path
