@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from recbatch import __version__, cli_generate
+from recbatch import __version__, cli_generate, cli_tune
+from recbatch.cli_options import ConfigFiles, Overrides
 from recbatch.config import Config, load_config
 from recbatch.errors import EXIT_DONE, EXIT_NOTHING_TO_DO, RecbatchError, UsageError
 from recbatch.operations.doctor import check
@@ -41,12 +42,6 @@ app = typer.Typer(
 console = Console(width=None if sys.stdout.isatty() else 120)
 errors = Console(stderr=True)
 
-ConfigFiles = Annotated[
-    list[Path], typer.Option("--config", "-c", help="Configuration file; give it again to layer another over it.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="Override one option: key=value, for example scoring.k=50.")
-]
 AsOf = Annotated[
     str | None,
     typer.Option("--as-of", help="Data time (UTC, ISO 8601): nothing later is read. Default: the latest event."),
@@ -205,6 +200,8 @@ def doctor(
 
 
 app.command("generate", epilog=cli_generate.EXAMPLE)(cli_generate.command)
+app.command("tune", epilog=cli_tune.EXAMPLE)(cli_tune.tune)
+app.command("learning-curve", epilog=cli_tune.CURVE_EXAMPLE)(cli_tune.learning_curve)
 
 
 def _add_stage_commands() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 
 from recbatch.allocator import keep_freed_memory
@@ -14,52 +13,19 @@ from recbatch.context import StageContext
 from recbatch.model import artifact
 from recbatch.model.artifact import Artifact
 from recbatch.model.fusion import Fusion
-from recbatch.model.items import ItemFeatures
-from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender
 from recbatch.scoring.explain import Measured, measure
-from recbatch.stages.inputs import (
-    EVALUATION,
-    RELEASE,
-    VALIDATION,
-    normalised,
-    normalised_features,
-    read_parameters,
-    read_popularity,
-    sampled_buckets,
-    snapshot_times,
-)
-from recbatch.tables import columns as c
+from recbatch.stages.inputs import EVALUATION, RELEASE, read_parameters, sampled_buckets, snapshot_times
+from recbatch.stages.learning import CUTS, Catalogue, export_inputs, read_catalogue, read_past, validation_window
 from recbatch.tables import schemas
-from recbatch.tables.arrow import export_buckets, read_arrow
 from recbatch.tables.files import upload_folder
 from recbatch.tables.ledger import StageResult
-from recbatch.tables.schemas import TableSpec
 from recbatch.training import curves
-from recbatch.training.batches import Weighting
 from recbatch.training.dataset import open_sequences
-from recbatch.training.fusion import FusionResult, fit_fusion
-from recbatch.training.run import Inputs
-from recbatch.training.trainer import FitResult, fit, refit, threads
-from recbatch.training.validation import Validation, Window
-
-# What the sequences of each cut are normalised by.
-_NORMALIZATION = {
-    schemas.USER_SEQUENCES.name: schemas.NORMALIZATION,
-    schemas.EVALUATION_USER_SEQUENCES.name: schemas.EVALUATION_NORMALIZATION,
-}
-
+from recbatch.training.judging import shipped
+from recbatch.training.trainer import fit, refit
 
 CURVE = "training_curve"
-
-
-@dataclass(frozen=True)
-class _Catalogue:
-    """Item-level tables of one cut, on the driver."""
-
-    features: ItemFeatures
-    item_ids: list[str]
-    neighbours: Neighbours
 
 
 def train(context: StageContext) -> StageResult:
@@ -73,12 +39,9 @@ def train(context: StageContext) -> StageResult:
     cuts = snapshot_times(context.tables)
     version = f"{cuts[RELEASE]:%Y%m%d}-{context.transaction.version:04d}"
     with tempfile.TemporaryDirectory(prefix="recbatch-train-") as scratch:
-        past = _catalogue(context, EVALUATION)
-        inputs = _inputs(context, schemas.EVALUATION_USER_SEQUENCES, past, Path(scratch) / EVALUATION)
-        if config.model.fused:
-            prior = read_popularity(context.tables, schemas.VALIDATION_ITEM_POPULARITY, len(past.features))
-            inputs = replace(inputs, popularity=prior)
-        window = Window(int(cuts[VALIDATION].timestamp()), int(cuts[EVALUATION].timestamp()))
+        past = read_catalogue(context, EVALUATION)
+        inputs = export_inputs(context, EVALUATION, past.features, Path(scratch) / EVALUATION)
+        window = validation_window(cuts)
         kept = _checkpoints(context)
         bar = _Bar(context, "fit")
         fitted = fit(inputs, config.model, config.training, config.seed, window, bar, kept / EVALUATION)
@@ -87,15 +50,15 @@ def train(context: StageContext) -> StageResult:
             context.progress.notify(
                 f"{fitted.diverged}: epoch {fitted.epochs} is kept; lower training.learning_rate (now {rate})"
             )
-        fused = _fuse(context, inputs, fitted, past, window)
+        fused = read_past(context, inputs, window).fit_fusion(fitted.model, config.model, config.training)
         metrics = {
             "epochs": float(fitted.epochs),
-            "validation_ndcg@10": fused.ndcg if config.model.fused else fused.bare_ndcg,
+            "validation_ndcg@10": shipped(fused, config.model),
             "validation_ndcg@10_network": fused.bare_ndcg,
         }
         _save(context, version, EVALUATION, fitted.model, past, fused.fusion, metrics)
-        current = _catalogue(context, RELEASE)
-        inputs = _inputs(context, schemas.USER_SEQUENCES, current, Path(scratch) / RELEASE)
+        current = read_catalogue(context, RELEASE)
+        inputs = export_inputs(context, RELEASE, current.features, Path(scratch) / RELEASE)
         model = refit(
             inputs,
             config.model,
@@ -123,33 +86,6 @@ def train(context: StageContext) -> StageResult:
     )
 
 
-def _catalogue(context: StageContext, cut: str) -> _Catalogue:
-    features, neighbours, normalization = {
-        EVALUATION: (
-            schemas.EVALUATION_ITEM_FEATURES,
-            schemas.EVALUATION_ITEM_NEIGHBOURS,
-            schemas.EVALUATION_NORMALIZATION,
-        ),
-        RELEASE: (schemas.ITEM_FEATURES, schemas.ITEM_NEIGHBOURS, schemas.NORMALIZATION),
-    }[cut]
-    rows = read_arrow(context.tables, features).sort_by(c.ITEM_IDX)
-    parameters = read_parameters(context.tables, normalization)
-    return _Catalogue(
-        normalised_features(rows, parameters, parameters),
-        rows[c.ITEM_ID].to_pylist(),
-        Neighbours.from_arrow(read_arrow(context.tables, neighbours), len(rows)),
-    )
-
-
-def _inputs(context: StageContext, sequences: TableSpec, catalogue: _Catalogue, folder: Path) -> Inputs:
-    buckets = sampled_buckets(context.config)
-    context.progress.notify(f"sampling {len(buckets)} of {context.config.features.buckets} buckets of {sequences.name}")
-    parameters = read_parameters(context.tables, _NORMALIZATION[sequences.name])
-    files = export_buckets(context.tables, sequences, buckets, folder, partial(normalised, parameters=parameters))
-    types = context.config.input.events.types()
-    return Inputs(files, catalogue.features, len(types), weighting=Weighting.create(context.config.training, types))
-
-
 def _checkpoints(context: StageContext) -> Path:
     """Where epochs are kept until the training is done, for an attempt that follows one that was killed.
 
@@ -160,30 +96,18 @@ def _checkpoints(context: StageContext) -> Path:
     return Path(local) if local is not None else Path(tempfile.gettempdir()) / f"recbatch-training-{name}"
 
 
-def _fuse(context: StageContext, inputs: Inputs, fitted: FitResult, past: _Catalogue, window: Window) -> FusionResult:
-    """Fit the weights of the score with neighbours and popularity that do not know the validation window either."""
-    config = context.config
-    popularity = read_popularity(context.tables, schemas.VALIDATION_ITEM_POPULARITY, len(past.features))
-    before = read_arrow(context.tables, schemas.VALIDATION_ITEM_NEIGHBOURS)
-    new_only = config.training.targets == "new"
-    with threads(config.training.threads):
-        validation = Validation(open_sequences(inputs.files), window, new_only, len(past.features), config.seed)
-        neighbours = Neighbours.from_arrow(before, len(past.features))
-        return fit_fusion(fitted.model, past.features, neighbours, popularity, validation, config.model)
-
-
 def _save(
     context: StageContext,
     version: str,
     kind: str,
     model: Recommender,
-    catalogue: _Catalogue,
+    catalogue: Catalogue,
     fusion: Fusion,
     metrics: dict[str, float],
     measured: Measured | None = None,
 ) -> str:
     path = f"{context.tables.root}/model_artifacts/{version}/{kind}"
-    table = schemas.NORMALIZATION if kind == RELEASE else schemas.EVALUATION_NORMALIZATION
+    table = CUTS[kind].normalization
     made = Artifact(
         model,
         catalogue.neighbours,
