@@ -4,15 +4,18 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full lint bench package clean java
+.PHONY: help setup demo test test-full lint bench peers-env package clean java
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
 DEMO_RAW := data/demo/raw
 
 # Where none is named, the first that runs, is supported and can make a virtual environment (a name may be a mere shim).
 PYTHON ?= python3.13 python3.12 python3.11 python3
+# The pins of the peers are of this version.
+PEERS_PYTHON ?= python3.11
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,13 +42,15 @@ lint: $(STAMP) ## Check style, format, types and the rules on imports
 bench: setup ## Run every benchmark; each prints a ratio measured in one run
 	for file in $(sort $(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python "$$file" || exit; done
 
+peers-env: $(PEERS)/.installed ## Make the virtual environment of the peers in benchmarks/sequences (once)
+
 package: $(STAMP) ## Build dist/recbatch-*.whl and dist/recbatch.zip for spark-submit --py-files
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	@# A wheel is a zip with the package at its root, but --py-files takes it by the name .zip only.
 	cp dist/recbatch-*.whl dist/recbatch.zip
 
-clean: ## Remove what builds, checks and tests made; the virtual environment and data/ stay
+clean: ## Remove what builds, checks and tests made; virtual environments and data/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf spark-warehouse metastore_db derby.log
 	find $(wildcard recbatch tests examples benchmarks jobs) -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -68,4 +73,10 @@ $(STAMP): pyproject.toml constraints.txt
 	echo "None of '$(PYTHON)' is a Python 3.11 to 3.13 with venv and ensurepip. Install one, or name it: make PYTHON=..." >&2; \
 	exit 1; }
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,demo]'
+	@touch $@
+
+# Apart from ours: what a peer pins must not decide what we run with.
+$(PEERS)/.installed: benchmarks/sequences/requirements-peers.txt
+	[ -x $(PEERS)/bin/python ] || $(PEERS_PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -r $<
 	@touch $@
