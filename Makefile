@@ -4,12 +4,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-full oracle lint bench package clean java
+.PHONY: help setup demo test test-full oracle lint bench peers-env package clean java
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ORACLE := .venv-oracle
+PEERS := .venv-peers
 DEMO_RAW := data/demo/raw
 
 # Where none is named, the first that runs, is supported and can make a virtual environment (a name may be a mere shim).
@@ -43,13 +44,15 @@ lint: $(STAMP) ## Check style, format, types and the rules on imports
 bench: setup ## Run every benchmark; each prints a ratio measured in one run
 	for file in $(sort $(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python "$$file" || exit; done
 
+peers-env: $(PEERS)/.installed ## Make the virtual environment of the peers in benchmarks/sequences (once)
+
 package: $(STAMP) ## Build dist/recbatch-*.whl and dist/recbatch.zip for spark-submit --py-files
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	@# A wheel is a zip with the package at its root, but --py-files takes it by the name .zip only.
 	cp dist/recbatch-*.whl dist/recbatch.zip
 
-clean: ## Remove what builds, checks and tests made; the virtual environment and data/ stay
+clean: ## Remove what builds, checks and tests made; virtual environments and data/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf spark-warehouse metastore_db derby.log
 	find $(wildcard recbatch tests examples benchmarks jobs) -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -82,4 +85,9 @@ $(STAMP): pyproject.toml constraints.txt
 $(ORACLE)/.installed: tests/oracle/requirements.txt
 	$(call make_venv,$(ORACLE))
 	$(ORACLE)/bin/python -m pip install -r $<
+
+# Apart from ours: what a peer pins must not decide what we run with.
+$(PEERS)/.installed: benchmarks/sequences/requirements-peers.txt
+	$(call make_venv,$(PEERS))
+	$(PEERS)/bin/python -m pip install -r $<
 	@touch $@

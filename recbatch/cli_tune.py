@@ -193,7 +193,7 @@ def _print_trials(console: Console, trials: Sequence[Trial], base: Setting, over
     print_columns(console, "Trials, by validation NDCG@10", names, rows, marked=ranked.index(best))
     if best.number == 0:
         console.print("No trial is better than the configuration as it is.")
-    elif trials[0].ndcg:
+    elif best.ndcg and trials[0].ndcg:
         console.print(f"Trial {best.number} has {best.ndcg / trials[0].ndcg - 1:+.1%} NDCG@10.", highlight=False)
     console.print(
         f"Written to {overlay.parent}; take the best trial by --config {overlay}", soft_wrap=True, markup=False

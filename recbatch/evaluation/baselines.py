@@ -33,11 +33,11 @@ def network(loaded: Artifact, features: ItemFeatures, histories: Sequences, tie_
     return Scores(users, ItemMatrix(vectors, bias, tie_rank))
 
 
-def fused(loaded: Artifact, bare: Scores, popularity: Popularity, histories: Sequences) -> Scores:
+def fused(loaded: Artifact, bare: Scores, popularity: Popularity, histories: Sequences, tie_rank: Tensor) -> Scores:
     """The score as an artifact is used: `network` with what is fused into it, if anything is."""
     if loaded.fusion is None:
         return bare
-    items = ItemMatrix(bare.items.vectors, loaded.fusion.bias(bare.items.bias, popularity), bare.items.tie_rank)
+    items = ItemMatrix(bare.items.vectors, loaded.fusion.bias(bare.items.bias, popularity), tie_rank)
     return Scores(bare.users, items, loaded.neighbours.additions(histories, loaded.fusion))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from pyspark.sql import functions as F
 
 from recbatch.allocator import keep_freed_memory
-from recbatch.config.sections import ModelSection
+from recbatch.config.learning import ModelSection
 from recbatch.context import StageContext
 from recbatch.errors import GateFailedError
 from recbatch.evaluation import baselines
@@ -95,7 +95,7 @@ def _scorers(
 ) -> Iterator[tuple[str, Scores]]:
     for name, one in tested.items():
         bare = baselines.network(one.loaded, one.features, cases.histories, items.tie_rank)
-        yield name, baselines.fused(one.loaded, bare, items.popularity, cases.histories)
+        yield name, baselines.fused(one.loaded, bare, items.popularity, cases.histories, items.tie_rank)
         if name == MODEL:
             yield NETWORK, bare
     n_users = len(cases.histories)

@@ -88,6 +88,17 @@ def commit_files(
     )
 
 
+def make_empty(folder: str, spec: TableSpec, mode: Literal["overwrite", "ignore"]) -> None:
+    """A table of the contract without rows; `overwrite` empties one that is there, and gives it these columns."""
+    DeltaTable.create(
+        folder,
+        arrow_schema(spec),
+        mode=mode,
+        partition_by=list(spec.partition_by),
+        configuration=dict([NO_STATISTICS]),
+    )
+
+
 def create_of_files(
     folder: str,
     spec: TableSpec,

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from recbatch.errors import InputContractError, UsageError
 from recbatch.tables import columns as c
 from recbatch.tables.active import read_active_files
-from recbatch.tables.bulk import NO_STATISTICS, commit_files, create_of_files, is_committed
+from recbatch.tables.bulk import NO_STATISTICS, commit_files, create_of_files, is_committed, make_empty
 from recbatch.tables.contracts import arrow_schema, in_contract
 from recbatch.tables.direct import write_files
 from recbatch.tables.files import file_system, hadoop_path, java_cause
@@ -146,7 +146,7 @@ class TableStore:
         # Whoever comes second finds a table of the same columns.
         with suppress(DeltaConcurrentModificationException, CommitFailedError):
             if folder is not None:
-                _make(folder, spec, "ignore")
+                make_empty(folder, spec, "ignore")
             else:
                 empty = self.spark.createDataFrame([], spec.schema).write.format("delta").mode("ignore")
                 empty.partitionBy(*spec.partition_by).save(self.path(spec))
@@ -176,7 +176,7 @@ class TableStore:
         folder = self.local_folder(spec)
         if folder is not None:
             # Statistics of columns that nobody filters by would cost as much as writing them.
-            _make(folder, spec, "overwrite")
+            make_empty(folder, spec, "overwrite")
             return
         empty = self.spark.createDataFrame([], spec.schema).write.format("delta").mode("overwrite")
         empty = empty.option("overwriteSchema", "true").option(*NO_STATISTICS)
@@ -292,13 +292,3 @@ class TableStore:
                 f"warehouse '{self.root}' cannot be written: {java_cause(error)}",
                 remedy="set 'warehouse' to a folder that this user may write",
             ) from error
-
-
-def _make(folder: str, spec: TableSpec, mode: Literal["overwrite", "ignore"]) -> None:
-    DeltaTable.create(
-        folder,
-        arrow_schema(spec),
-        mode=mode,
-        partition_by=list(spec.partition_by),
-        configuration=dict([NO_STATISTICS]),
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TARGETS = {"help", "setup", "demo", "test", "test-full", "oracle", "lint", "bench", "package", "clean"}
+TARGETS = {"help", "setup", "demo", "test", "test-full", "oracle", "lint", "bench", "peers-env", "package", "clean"}
 
 
 def _make(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

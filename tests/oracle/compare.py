@@ -3,10 +3,9 @@
 Prints the largest absolute difference of every metric, over all cutoffs, and exits with 1 if one exceeds 1e-9. Where
 definitions differ (`recbatch.evaluation.metrics` says how) the other library's value is converted first:
 
-    RecTools NDCG   divides by the ideal of k relevant items, whatever the user's number n   x IDCG(k) / IDCG(min(k, n))
-    RecTools MAP    divides by n                                                             x n / min(k, n)
-    ranx MAP        divides by n                                                             x n / min(k, n)
-    RecTools PAUC   is the whole AUC where k is the number of irrelevant items               none
+    RecTools NDCG        divides by the ideal of k relevant items, however many there are: x IDCG(k) / IDCG(min(k, n))
+    RecTools, ranx MAP   divide by the n relevant items: x n / min(k, n)
+    RecTools PartialAUC  is the whole AUC where its k is the number of irrelevant items
 
 Neither library has a share of the long tail; that is tested against tables worked out by hand alone.
 """
@@ -14,6 +13,7 @@ Neither library has a share of the long tail; that is tested against tables work
 from __future__ import annotations
 
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import ranx
+from numba.core.errors import NumbaTypeSafetyWarning
 from numpy.typing import NDArray
 from rectools import Columns
 from rectools import metrics as rectools
@@ -119,7 +120,7 @@ def _beyond_accuracy(case: Case) -> Iterator[Comparison]:
 
 
 def auc_with_rectools(rng: np.random.Generator) -> Iterator[Comparison]:
-    """Complete rankings; PAUC has one k for all users, so that all have as many relevant items."""
+    """Complete rankings; PartialAUC has one k for all users, so that all have as many relevant items."""
     n_users, n_items = int(rng.integers(1, 20)), int(rng.integers(3, 40))
     n_relevant = int(rng.integers(1, n_items))
     ranking = np.stack([rng.permutation(n_items) for _ in range(n_users)])
@@ -128,7 +129,7 @@ def auc_with_rectools(rng: np.random.Generator) -> Iterator[Comparison]:
     truth = Truth(np.arange(n_users + 1) * n_relevant, relevant)
     ours = auc(columns.ravel(), np.zeros_like(relevant), np.full(n_users, n_items), truth)
     case = Case(ranking, truth, np.empty((0, n_items), dtype=np.bool_))
-    values = rectools.PAUC(n_items - n_relevant).calc_per_user(case.reco, case.interactions)
+    values = rectools.PartialAUC(n_items - n_relevant).calc_per_user(case.reco, case.interactions)
     yield "RecTools", "auc", ours, values.reindex(np.arange(n_users)).to_numpy()
 
 
@@ -156,6 +157,8 @@ def with_ranx(case: Case) -> Iterator[Comparison]:
 
 def main() -> int:
     """Exit code 0 where all agree, else 1."""
+    # ranx has indices of arrays compiled as unsigned integers.
+    warnings.filterwarnings("ignore", category=NumbaTypeSafetyWarning)
     rng = np.random.default_rng(SEED)
     largest: dict[tuple[str, str], float] = defaultdict(float)
     compared: dict[tuple[str, str], int] = defaultdict(int)

@@ -108,7 +108,7 @@ warehouse: warehouse
 seed: 7
 input: {{events: {{path: raw, columns: {{user_id: u, item_id: i, event_time: t}}}}}}
 model: {MODEL.model_dump()}
-training: {TRAINING.model_dump(exclude={"recency_half_life_days", "epoch_positions"})}
+training: {TRAINING.model_dump(exclude_none=True)}
 """
     )
     return path
