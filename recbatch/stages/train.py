@@ -45,11 +45,7 @@ def train(context: StageContext) -> StageResult:
         kept = _checkpoints(context)
         bar = _Bar(context, "fit")
         fitted = fit(inputs, config.model, config.training, config.seed, window, bar, kept / EVALUATION)
-        if fitted.diverged is not None:
-            rate = config.training.learning_rate
-            context.progress.notify(
-                f"{fitted.diverged}: epoch {fitted.epochs} is kept; lower training.learning_rate (now {rate})"
-            )
+        _warn_of_divergence(context, fitted)
         fused = read_past(context, inputs, window).fit_fusion(fitted.model, config.model, config.training)
         metrics = {
             "epochs": float(fitted.epochs),
@@ -84,6 +80,14 @@ def train(context: StageContext) -> StageResult:
         message=f"model {version}: {fitted.loss} softmax, {fitted.epochs} epochs, "
         f"validation NDCG@10 {metrics['validation_ndcg@10']:.4f}",
     )
+
+
+def _warn_of_divergence(context: StageContext, fitted: FitResult) -> None:
+    if fitted.diverged is not None:
+        rate = context.config.training.learning_rate
+        context.progress.notify(
+            f"{fitted.diverged}: epoch {fitted.epochs} is kept; lower training.learning_rate (now {rate})"
+        )
 
 
 def _checkpoints(context: StageContext) -> Path:
