@@ -23,7 +23,7 @@ from recbatch.tables.ledger import StageResult
 from recbatch.training import curves
 from recbatch.training.dataset import open_sequences
 from recbatch.training.judging import shipped
-from recbatch.training.trainer import fit, refit
+from recbatch.training.trainer import FitResult, fit, refit
 
 CURVE = "training_curve"
 
