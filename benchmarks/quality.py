@@ -36,13 +36,14 @@ from recbatch.training.run import Inputs
 from recbatch.training.trainer import fit
 from recbatch.training.validation import Validation
 
+SAMPLE = Path(__file__).parent / "data" / "toys_sample.txt"  # the first 3,000 users of S3-Rec's Toys and Games
 _TILE = 4096
 _CUTOFF = 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sequences", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--sequences", type=Path, default=SAMPLE, metavar="FILE", help="default: a sample of Toys")
     parser.add_argument("--attributes", type=Path, metavar="FILE", help='JSON: {"item": [value, ...], ...}')
     parser.add_argument("--encoder", choices=["conv", "conv_pool", "gru"], default="conv")
     parser.add_argument("--seeds", type=int, default=3)

@@ -38,13 +38,14 @@ from recbatch.training.optimizers import make_optimizer
 from recbatch.training.run import Inputs, Run
 from recbatch.training.trainer import threads
 
+SAMPLE = Path(__file__).parent / "data" / "toys_sample.txt"
 PEER = Path(__file__).parent / "sequences" / "sasrec.py"
 _WARM_UP_STEPS = 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sequences", type=Path, metavar="FILE")
+    parser.add_argument("--sequences", type=Path, default=SAMPLE, metavar="FILE", help="default: a sample of Toys")
     parser.add_argument("--items", type=int, help="made-up sequences over so many items")
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--length", type=int, default=50)
@@ -60,9 +61,9 @@ def main() -> None:
         print(json.dumps(_measure(options)))
         return
     figures: dict[str, Any] = {}
-    for rows in ("file", "full") if options.sequences else ("made up",):
+    for rows in ("made up",) if options.items else ("file", "full"):
         found = {name: _in_a_process(options, name, rows) for name in ("ours", "autograd")}
-        if options.peer is not None and options.sequences:
+        if options.peer is not None and not options.items:
             found["peer"] = _peer(options, rows)
         for name, one in found.items():
             ratio = found["ours"]["positions_per_second"] / one["positions_per_second"]
