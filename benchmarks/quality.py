@@ -57,7 +57,11 @@ def main() -> None:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     results = [_one_seed(options, sections, seed) for seed in seeds]
     figures = _collected(results)
-    print("\nmean over seeds", *[_line(kind, figures[kind]) for kind in ("valid", "test")], sep="\n  ")
+    print(
+        "\nmean over seeds",
+        *[_line(kind, value) for kind, value in figures.items() if isinstance(value, dict)],
+        sep="\n  ",
+    )
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -85,6 +89,9 @@ def _one_seed(options: argparse.Namespace, sections: dict[str, Any], seed: int) 
             kind: _ranked(fitted.model, log, neighbours, fusion, cases)
             for kind, cases in (("valid", valid), ("test", test))
         }
+        if fusion is not None:
+            ranked["valid network"] = _ranked(fitted.model, log, neighbours, None, valid)
+            ranked["test network"] = _ranked(fitted.model, log, neighbours, None, test)
         baselines = {
             "popularity": popularity(log.popularity.ever, len(test), test.tie_rank),
             "cooccurrence": _counts_alone(log, neighbours, test, model_config),
