@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ def _no_session() -> SparkSession:
     raise AssertionError("nothing is left to write")
 
 
-def _clean(spark: SparkSession, shop: Path, warehouse: Path) -> dict[str, int]:
-    config = load_config([shop / CONFIG_FILE], [f"warehouse={warehouse}"])
-    runner = Runner(spark, config, run_id="test", as_of=None, progress=QUIET)
+def _clean(spark: SparkSession, shop: Path, warehouse: Path, *changes: str, run_id: str = "test") -> dict[str, int]:
+    config = load_config([shop / CONFIG_FILE], [f"warehouse={warehouse}", *changes])
+    runner = Runner(spark, config, run_id=run_id, as_of=None, progress=QUIET)
     (outcome,) = runner.run([stage_named("clean")])
     assert outcome.result is not None
     return dict(outcome.result.row_counts)
@@ -85,3 +86,24 @@ def test_cleaning_finds_what_was_planted(
     assert _ordered(_table(warehouse, "events").select(expected.column_names)) == _ordered(expected)
     imputed = Counter(name for row in _table(warehouse, "items")["imputed"].to_pylist() for name in row)
     assert imputed == {name: truth["items"]["missing"][name] for name in ("brand", "weight_grams")}
+
+
+@SLOW
+def test_a_second_delivery_is_cleaned_as_its_truth_says(spark: SparkSession, tmp_path: Path) -> None:
+    """Later events, late ones and some that were there before: each is counted against all that has been cleaned."""
+    shop, warehouse, raw = tmp_path / "shop", tmp_path / "warehouse", tmp_path / "raw"
+    options = Shop(**SHOP, format="csv", time="milliseconds", extra_share=0.1)
+    truth = generate(lambda: spark, options, shop, files=4, truth_rows=False, progress=QUIET).truth
+    raw.mkdir()
+    accepted = 0
+    for delivery in ("events", "events_more"):
+        shutil.copytree(shop / delivery, raw / delivery)
+        counts = _clean(spark, shop, warehouse, f"input.events.path={raw}/*/*", run_id=delivery)
+        assert {name: counts[f"events:{name}"] for name in OUTCOMES} == {
+            name: truth[delivery][name] for name in OUTCOMES
+        }
+        accepted += counts["events:accepted"]
+        assert len(_table(warehouse, "events")) == accepted
+    assert truth["events_more"]["exact_duplicate"] > 0
+    both = Counter(truth["events"]["reasons"]) + Counter(truth["events_more"]["reasons"])
+    assert _reasons(warehouse, "rejected_events") == dict(both)
