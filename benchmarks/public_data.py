@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from recbatch.config.sections import NeighboursSection
+from recbatch.evaluation.novelty import Known
 from recbatch.features import counting
 from recbatch.features.cuts import UNIT, Cuts, Decay
 from recbatch.model.fusion import Popularity
@@ -20,6 +21,8 @@ from recbatch.model.neighbours import Neighbours
 from recbatch.ranking.csr import Csr
 from recbatch.training.validation import Window
 
+# The first 3,000 users of S3-Rec's Toys and Games, and the attributes of their items.
+SAMPLE = Path(__file__).parent / "data" / "toys_sample.txt"
 # The last behaviour of every user is at this second, the one before it a second earlier, and so on: so windows of time
 # hold one behaviour a user each.
 _LAST = 1_000_000_000
@@ -37,6 +40,11 @@ class Log:
     @property
     def n_items(self) -> int:
         return len(self.features)
+
+    @property
+    def known(self) -> Known:
+        """How well items are known by what is learnt from."""
+        return Known(self.popularity.ever.numpy().astype(np.int64), len(self.offsets) - 1)
 
     @property
     def times(self) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
-from public_data import Log, cooccurrence, read_log, test_window, validation_window, write_arrow
+from public_data import SAMPLE, Log, cooccurrence, read_log, test_window, validation_window, write_arrow
 
 from recbatch.config.learning import ModelSection, TrainingSection
 from recbatch.config.sections import NeighboursSection
@@ -36,7 +36,6 @@ from recbatch.training.run import Inputs
 from recbatch.training.trainer import fit
 from recbatch.training.validation import Validation
 
-SAMPLE = Path(__file__).parent / "data" / "toys_sample.txt"  # the first 3,000 users of S3-Rec's Toys and Games
 _TILE = 4096
 _CUTOFF = 10
 
@@ -97,7 +96,7 @@ def _one_seed(options: argparse.Namespace, sections: dict[str, Any], seed: int) 
             "cooccurrence": _counts_alone(log, neighbours, test, model_config),
         }
         for name, scores in baselines.items():
-            ranked[f"test {name}"] = _figures(test, scores, log.n_items)
+            ranked[f"test {name}"] = _figures(test, scores, log)
     seconds = time.monotonic() - began
     for kind, found_figures in ranked.items():
         print(f"seed {seed}: {_line(kind, found_figures)}", flush=True)
@@ -111,10 +110,10 @@ def _ranked(
 ) -> dict[str, float]:
     users, items = cases.encode(model, log.features)
     if fusion is None:
-        return _figures(cases, Scores(users, items), log.n_items)
+        return _figures(cases, Scores(users, items), log)
     additions = neighbours.additions(cases.past, fusion)
     fused = ItemMatrix(items.vectors, fusion.bias(items.bias, log.popularity), cases.tie_rank)
-    return _figures(cases, Scores(users, fused, additions), log.n_items)
+    return _figures(cases, Scores(users, fused, additions), log)
 
 
 def _counts_alone(log: Log, neighbours: Neighbours, cases: Validation, config: ModelSection) -> Scores:
@@ -123,9 +122,11 @@ def _counts_alone(log: Log, neighbours: Neighbours, cases: Validation, config: M
     return ranked_by_counts(neighbours, cases.past, config.fusion_behaviours, config.fusion_decay, cases.tie_rank)
 
 
-def _figures(cases: Validation, scores: Scores, n_items: int) -> dict[str, float]:
+def _figures(cases: Validation, scores: Scores, log: Log) -> dict[str, float]:
     truth = Truth(cases.targets.indptr.numpy(), cases.targets.indices.numpy())
-    outcome = rank(Cases(cases.past, truth, cases.excluded, np.ones(n_items, np.bool_)), scores, [_CUTOFF], _TILE)
+    outcome = rank(
+        Cases(cases.past, truth, cases.excluded, np.ones(log.n_items, np.bool_)), scores, log.known, [_CUTOFF], _TILE
+    )
     return {name: float(outcome.per_user[name].mean()) for name in (f"recall@{_CUTOFF}", f"ndcg@{_CUTOFF}")}
 
 

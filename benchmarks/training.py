@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from public_data import Log, read_log, validation_window, write_arrow
+from public_data import SAMPLE, Log, read_log, validation_window, write_arrow
 
 from recbatch.config.learning import ModelSection, TrainingSection
 from recbatch.model.fusion import Popularity
@@ -38,7 +38,6 @@ from recbatch.training.optimizers import make_optimizer
 from recbatch.training.run import Inputs, Run
 from recbatch.training.trainer import threads
 
-SAMPLE = Path(__file__).parent / "data" / "toys_sample.txt"
 PEER = Path(__file__).parent / "sequences" / "sasrec.py"
 _WARM_UP_STEPS = 5
 

@@ -73,7 +73,7 @@ def make_cases(
     cases = Cases(
         histories.select(offsets[users], offsets[users + 1]),
         Truth(indptr, items),
-        _rows_of(seen, users) if new_only else None,
+        rows_of(seen, users) if new_only else None,
         eligible,
     )
     return cases, users
@@ -130,7 +130,7 @@ def _auc(cases: Cases, scores: Scores, excluded: Csr | None, low: int, high: int
     return auc(above, tied, candidates, Truth(begin - begin[0], items))
 
 
-def _rows_of(csr: Csr, rows: NDArray[np.int64]) -> Csr:
+def rows_of(csr: Csr, rows: NDArray[np.int64]) -> Csr:
     """Some rows of a Csr without values, in the order given."""
     indptr = csr.indptr.numpy()
     size = np.diff(indptr)[rows]
