@@ -14,7 +14,7 @@ FIGURES, PICTURE = "epochs.csv", "epochs.png"
 
 
 def write(curve: Sequence[EpochResult], folder: Path) -> None:
-    """Write `epochs.csv`, a row an epoch, and where matplotlib is installed (extra `report`) `epochs.png`."""
+    """Write `epochs.csv`, a row an epoch, and where matplotlib is installed (extra `tune`) `epochs.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / FIGURES).open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(EpochResult)])
