@@ -159,6 +159,8 @@ def main() -> int:
     """Exit code 0 where all agree, else 1."""
     # ranx has indices of arrays compiled as unsigned integers.
     warnings.filterwarnings("ignore", category=NumbaTypeSafetyWarning)
+    # RecTools fills values in a way that a later pandas will not have.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     rng = np.random.default_rng(SEED)
     largest: dict[tuple[str, str], float] = defaultdict(float)
     compared: dict[tuple[str, str], int] = defaultdict(int)
