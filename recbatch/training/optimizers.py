@@ -1,12 +1,14 @@
-"""Optimisers and schedules of the step size, by name."""
+"""Optimisers and schedules of the step size, by name, and the moving average of the weights."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 
 from recbatch.config.learning import TrainingSection
 
@@ -36,6 +38,20 @@ def add_l1(model: nn.Module, strength: float) -> None:
     for weight in model.parameters():
         if weight.ndim > 1 and weight.grad is not None:
             weight.grad.add_(weight.detach().sign(), alpha=strength)
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the model that every `update_parameters` moves by 1 - min(decay, (1 + n) / (10 + n)), n updates so far.
+
+    An exponential moving average (Polyak & Juditsky 1992) that forgets the first, random weights within some steps.
+    """
+
+    @torch.no_grad()
+    def follow(averaged: Any, current: Any, updates: Any) -> None:
+        n = int(updates)
+        torch._foreach_lerp_(averaged, current, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+
+    return AveragedModel(model, multi_avg_fn=follow)
 
 
 class Schedule:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from recbatch.config.learning import LossName, ModelSection, TrainingSection
 from recbatch.model.fusion import Popularity
@@ -20,7 +20,7 @@ from recbatch.model.recommender import Recommender, Shape
 from recbatch.training.batches import Examples, Weighting
 from recbatch.training.dataset import count_items, open_sequences
 from recbatch.training.objectives import choose_loss, make_objective
-from recbatch.training.optimizers import Schedule, add_l1, make_optimizer
+from recbatch.training.optimizers import Schedule, add_l1, make_optimizer, moving_average
 
 
 class Progress(Protocol):
@@ -76,8 +76,7 @@ class Run:
         self._model.items.trained.copy_(torch.from_numpy(counts > 0))
         self._averaged: AveragedModel | None = None
         if config.averaging:
-            average = get_ema_multi_avg_fn(config.averaging)  # type: ignore[no-untyped-call]
-            self._averaged = AveragedModel(self._model, multi_avg_fn=average)
+            self._averaged = moving_average(self._model, config.averaging)
         self.loss: LossName = loss or choose_loss(config, self.examples.n_positions, len(features), model_config.dim)
         self._optimizer = make_optimizer(self._model, config)
         self._schedule = Schedule(self._optimizer, config, self.steps)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from recbatch.config.learning import TrainingSection
-from recbatch.training.optimizers import Schedule, add_l1, make_optimizer
+from recbatch.training.optimizers import Schedule, add_l1, make_optimizer, moving_average
 
 RATE = 0.1
 
@@ -110,3 +110,17 @@ def test_cosine_with_warm_up() -> None:
 def test_plateau_halves_after_the_second_epoch_that_is_no_better() -> None:
     found = rates(6, 1, [0.1, 0.2, 0.2, 0.1, 0.3, 0.3], schedule="plateau")
     assert found == pytest.approx([RATE] * 4 + [RATE / 2] * 2)
+
+
+def test_the_moving_average_forgets_the_first_weights_and_then_keeps_its_decay() -> None:
+    model = torch.nn.Linear(3, 2)
+    averaged = moving_average(model, 0.5)
+    expected = None
+    for n in range(40):
+        with torch.no_grad():
+            model.weight.add_(torch.randn(2, 3, generator=torch.Generator().manual_seed(n)))
+        averaged.update_parameters(model)
+        current = model.weight.detach().clone()
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = current if expected is None else decay * expected + (1 - decay) * current
+        torch.testing.assert_close(averaged.module.weight.detach(), expected)
