@@ -27,7 +27,7 @@ class ModelSection(Section):
     id_dropout: _Rate = 0.1
     fused: bool = True
     fusion_behaviours: PositiveInt = 50
-    fusion_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    fusion_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
 
     @model_validator(mode="after")
     def _pooled(self) -> ModelSection:
@@ -46,7 +46,7 @@ class TrainingSection(Section):
     loss: Literal["auto"] | LossName = "auto"
     full_epoch_seconds: _Positive = 120.0
     negatives: PositiveInt = 4096
-    label_smoothing: _Rate = 0.0
+    label_smoothing: _Rate = 0.1
     event_type_weights: dict[str, _NotNegative] = Field(default_factory=dict)
     recency_half_life_days: _Positive | None = None
     batch_rows: PositiveInt = 256
@@ -58,7 +58,7 @@ class TrainingSection(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: _NotNegative = 0.0
     l1: _NotNegative = 0.0
-    averaging: _Rate = 0.0
+    averaging: _Rate = 0.999
     max_epochs: PositiveInt = 60
     patience: PositiveInt = 5
     threads: PositiveInt | None = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recbatch.config.learning import ModelSection
@@ -20,6 +22,7 @@ from recbatch.training.validation import Validation
 # eps in multiples of the median co-occurrence; the weights are tried one after the other, the others held.
 _EPS = (0.1, 1.0, 10.0)
 _LAM = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+_FINER = ((2 / 3, 1 / 3), (2 / 3, 1.0), (1.5, 1.0), (1.5, 3.0))  # lam and eps as multiples of the best of those
 _TREND = (0.0, 0.5, 1.0, 2.0, 4.0)
 _NETWORK_BIAS = (0.0, 1.0)
 _ROUNDS = 2
@@ -61,27 +64,36 @@ def fit_fusion(
     validation: Validation,
     config: ModelSection,
 ) -> FusionResult:
-    """Maximise NDCG@10 of the fused score over its weights; of equals the one tried first, which is the simpler.
+    """Maximise NDCG@10 of the fused score over its weights.
 
+    Weights give way to others only where these are better by more than one standard error of the paired difference
+    (Breiman et al. 1984, section 3.4.3): a window is a sample, and the simplest score is tried first.
     model, neighbours and popularity must be made of what lies before the validation window.
     """
     users, items = validation.encode(model, features)
     indptr, item, total = neighbours.cooccurrence(validation.past, config.fusion_behaviours, config.fusion_decay)
     indptr_, item_ = torch.from_numpy(indptr), torch.from_numpy(item)
     scale = float(np.median(total)) if len(total) else 1.0
-    tried: dict[Fusion, float] = {}
+    tried: dict[Fusion, NDArray[np.float64]] = {}
 
-    def ndcg(fusion: Fusion) -> float:
+    def ndcg(fusion: Fusion) -> NDArray[np.float64]:
         if fusion not in tried:
             values = torch.from_numpy((fusion.lam * np.log1p(total / fusion.eps)).astype(np.float32))
             fused = ItemMatrix(items.vectors, fusion.bias(items.bias, popularity), torch.from_numpy(items.tie_rank))
-            tried[fusion] = validation.ndcg(users, fused, Csr(indptr_, item_, values) if fusion.lam else None)
+            additions = Csr(indptr_, item_, values) if fusion.lam else None
+            tried[fusion] = validation.ndcg_of_users(users, fused, additions)
         return tried[fusion]
 
+    def better(current: Fusion, others: Iterable[Fusion]) -> Fusion:
+        other = max(others, key=lambda fusion: ndcg(fusion).mean())
+        gain = ndcg(other) - ndcg(current)
+        return other if gain.mean() > gain.std() / len(gain) ** 0.5 else current
+
     best = Fusion(0.0, scale, config.fusion_behaviours, config.fusion_decay)
-    bare = ndcg(best)
+    bare = float(ndcg(best).mean())
     for _ in range(_ROUNDS):
-        best = max(_biases(best), key=ndcg)
-        sparse = [replace(best, lam=lam, eps=eps * scale) for eps in _EPS for lam in _LAM]
-        best = max([best, *sparse], key=ndcg)
-    return FusionResult(best, tried[best], bare)
+        best = better(best, _biases(best))
+        best = better(best, [replace(best, lam=lam, eps=eps * scale) for eps in _EPS for lam in _LAM])
+    if best.lam:
+        best = better(best, [replace(best, lam=best.lam * lam, eps=best.eps * eps) for lam, eps in _FINER])
+    return FusionResult(best, float(tried[best].mean()), bare)

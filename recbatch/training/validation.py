@@ -71,8 +71,12 @@ class Validation:
         return user_vectors(model, vectors, self.past), ItemMatrix(vectors, bias, self.tie_rank)
 
     def ndcg(self, users: Tensor, items: ItemMatrix, additions: Csr | None = None) -> float:
-        """Mean NDCG@10 over the users, gain 1 for each item taken, discount log2(rank + 1) (Järvelin & Kekäläinen)."""
-        total = 0.0
+        """The mean of `ndcg_of_users`."""
+        return float(self.ndcg_of_users(users, items, additions).mean())
+
+    def ndcg_of_users(self, users: Tensor, items: ItemMatrix, additions: Csr | None = None) -> NDArray[np.float64]:
+        """(N,) NDCG@10, gain 1 for each item taken, discount log2(rank + 1) (Järvelin & Kekäläinen 2002)."""
+        found = []
         for low in range(0, len(users), _BATCH_USERS):
             high = min(low + _BATCH_USERS, len(users))
             best = top_k(
@@ -83,8 +87,8 @@ class Validation:
                 additions=None if additions is None else additions.rows(low, high),
                 tile_items=_TILE_ITEMS,
             )
-            total += float(_ndcg(best, self.targets.rows(low, high), len(items)).sum())
-        return total / len(users)
+            found.append(_ndcg(best, self.targets.rows(low, high), len(items)))
+        return np.concatenate(found)
 
 
 def _ndcg(best: TopK, targets: Csr, n_items: int) -> NDArray[np.float64]:
