@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recbatch.config.learning import ModelSection, TrainingSection
 from recbatch.errors import ModelError
@@ -21,7 +23,7 @@ from recbatch.training.checkpoint import Checkpoint
 from recbatch.training.dataset import open_sequences
 from recbatch.training.fusion import fit_bias, fit_fusion
 from recbatch.training.run import Inputs, fingerprint
-from recbatch.training.trainer import FitResult, fit, refit, threads
+from recbatch.training.trainer import EpochResult, FitResult, fit, refit, threads
 from recbatch.training.validation import Validation, Window
 
 N_ITEMS = 120
@@ -209,8 +211,10 @@ def test_killed_and_resumed_gives_the_same_bytes(options: dict[str, object], inp
     def note(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
         epochs.append(epoch)
 
-    resumed = fit(inputs, MODEL, config, 7, WINDOW, note, kept)
+    ended: list[EpochResult] = []
+    resumed = fit(inputs, MODEL, config, 7, WINDOW, note, kept, ended.append)
     assert set(epochs) == {3, 4}
+    assert tuple(ended) == resumed.curve
     assert [(one.loss, one.ndcg) for one in resumed.curve] == [(one.loss, one.ndcg) for one in undisturbed.curve]
     assert weights_of(resumed.model) == weights_of(undisturbed.model)
     # Another seed is another training, and a damaged file none.
@@ -256,8 +260,36 @@ def test_the_course_is_written_as_figures_and_as_a_picture(fitted: FitResult, tm
     curves.write(fitted.curve, tmp_path / "curve")
     rows = (tmp_path / "curve" / "epochs.csv").read_text().splitlines()
     assert len(rows) == len(fitted.curve) + 1
-    assert rows[0] == "epoch,loss,ndcg,training_seconds,seconds"
+    assert rows[0] == "epoch,loss,ndcg,training_seconds,seconds,learning_rate"
     assert rows[1].startswith(f"1,{fitted.curve[0].loss},{fitted.curve[0].ndcg},")
+
+
+def test_tensorboard_shows_every_epoch_as_soon_as_it_ends(inputs: Inputs, tmp_path: Path) -> None:
+    shown = EventAccumulator(str(tmp_path))
+    config = training(max_epochs=3, patience=3, schedule="inverse_decay", schedule_decay=1.0, warmup_steps=0)
+    with curves.events(tmp_path) as add:
+
+        def ended(epoch: EpochResult) -> None:
+            add(epoch)
+            assert [one.step for one in shown.Reload().Scalars("loss/training")] == list(range(1, epoch.epoch + 1))
+
+        result = fit(inputs, MODEL, config, 7, WINDOW, silent, ended=ended)
+    found = {name: [one.value for one in shown.Scalars(name)] for name in shown.Reload().Tags()["scalars"]}
+    assert found.pop("learning_rate") == pytest.approx([1e-2, 1e-2 / 2, 1e-2 / 3])
+    assert found.pop("ndcg@10/validation") == pytest.approx([one.ndcg for one in result.curve])
+    assert found.pop("loss/training") == pytest.approx([one.loss for one in result.curve])
+    assert found.pop("seconds/training") == pytest.approx([one.training_seconds for one in result.curve])
+    assert found.pop("seconds/epoch") == pytest.approx([one.seconds for one in result.curve])
+    assert not found
+
+
+def test_without_tensorboard_nothing_is_written(
+    fitted: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as Python marks a package that cannot be imported
+    with curves.events(tmp_path) as add:
+        add(fitted.curve[0])
+    assert not list(tmp_path.iterdir())
 
 
 def test_threads_are_restored() -> None:
