@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -24,12 +23,10 @@ from recbatch.training.dataset import open_sequences
 from recbatch.training.fusion import fit_bias, fit_fusion
 from recbatch.training.run import Inputs, fingerprint
 from recbatch.training.trainer import EpochResult, FitResult, fit, refit, threads
-from recbatch.training.validation import Validation, Window
+from recbatch.training.validation import Validation
+from tests.unit.followers import FOLLOWING, N_ITEMS, WINDOW, make_inputs, silent
 
-N_ITEMS = 120
-WINDOW = Window(700, 1001)
 MODEL = ModelSection(dim=16, blocks=1, context_length=20, dropout=0.1, fusion_behaviours=20, fusion_decay=0.9)
-FOLLOWING = np.random.default_rng(1).permutation(N_ITEMS)  # what an item leads to
 
 
 def training(**options: object) -> TrainingSection:
@@ -38,37 +35,9 @@ def training(**options: object) -> TrainingSection:
     return TrainingSection.model_validate({**defaults, **options})
 
 
-def silent(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
-    """No one looks at this run."""
-
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    """200 users who mostly go from an item to the one that follows it: popularity knows nothing about them."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for u in range(200):
-        n = int(rng.integers(8, 45))
-        items = [int(rng.integers(N_ITEMS))]
-        while len(items) < n:
-            items.append(int(FOLLOWING[items[-1]] if rng.random() < 0.8 else rng.integers(N_ITEMS)))
-        rows.append((f"u{u}", items, np.sort(rng.integers(0, 1000, n)).tolist()))
-    table = pa.table(
-        {
-            "user_id": [row[0] for row in rows],
-            "item_idx": pa.array([row[1] for row in rows], pa.list_(pa.int32())),
-            "event_type": pa.array([[0] * len(row[1]) for row in rows], pa.list_(pa.int32())),
-            "event_time": pa.array([row[2] for row in rows], pa.list_(pa.int64())),
-            "price": pa.array([[0.0] * len(row[1]) for row in rows], pa.list_(pa.float32())),
-            "quantity": pa.array([[0.0] * len(row[1]) for row in rows], pa.list_(pa.float32())),
-        }
-    )
-    file = tmp_path_factory.mktemp("sequences") / "bucket.arrow"
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=70)
-    codes = torch.arange(N_ITEMS) % 6 + 1
-    features = ItemFeatures(((torch.arange(N_ITEMS + 1), codes),), torch.rand(N_ITEMS, 2))
-    return Inputs([file], features, n_event_types=1)
+    return make_inputs(tmp_path_factory.mktemp("sequences"), buckets=1)
 
 
 @pytest.fixture(scope="module")
