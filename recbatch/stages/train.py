@@ -23,7 +23,9 @@ from recbatch.tables.ledger import StageResult
 from recbatch.training import curves
 from recbatch.training.dataset import open_sequences
 from recbatch.training.judging import shipped
+from recbatch.training.run import Inputs
 from recbatch.training.trainer import FitResult, fit, refit
+from recbatch.training.validation import Window
 
 CURVE = "training_curve"
 
@@ -43,9 +45,7 @@ def train(context: StageContext) -> StageResult:
         inputs = export_inputs(context, EVALUATION, past.features, Path(scratch) / EVALUATION)
         window = validation_window(cuts)
         kept = _checkpoints(context)
-        bar = _Bar(context, "fit")
-        fitted = fit(inputs, config.model, config.training, config.seed, window, bar, kept / EVALUATION)
-        _warn_of_divergence(context, fitted)
+        fitted = _fit(context, inputs, window, kept)
         fused = read_past(context, inputs, window).fit_fusion(fitted.model, config.model, config.training)
         metrics = {
             "epochs": float(fitted.epochs),
@@ -68,8 +68,7 @@ def train(context: StageContext) -> StageResult:
         )
         measured = measure(model, model.item_vectors(current.features)[0], open_sequences(inputs.files)[0])
         path = _save(context, version, RELEASE, model, current, fused.fusion, metrics, measured)
-        curves.write(fitted.curve, Path(scratch) / CURVE)
-        upload_folder(context.spark, Path(scratch) / CURVE, f"{context.tables.root}/model_artifacts/{version}/{CURVE}")
+        upload_folder(context.spark, kept / CURVE, f"{context.tables.root}/model_artifacts/{version}/{CURVE}")
         shutil.rmtree(kept, ignore_errors=True)
     row = (version, context.transaction.version, path, metrics, cuts[RELEASE], context.run_id)
     frame = context.spark.createDataFrame([row], schemas.CANDIDATES.schema)
@@ -82,16 +81,24 @@ def train(context: StageContext) -> StageResult:
     )
 
 
-def _warn_of_divergence(context: StageContext, fitted: FitResult) -> None:
+def _fit(context: StageContext, inputs: Inputs, window: Window, kept: Path) -> FitResult:
+    """Fit, with the course of it in `kept` beside the checkpoint, so that it can be watched."""
+    config, course = context.config, kept / CURVE
+    shutil.rmtree(course, ignore_errors=True)  # the epochs of an attempt that was killed are told again
+    bar = _Bar(context, "fit")
+    with curves.events(course) as ended:
+        fitted = fit(inputs, config.model, config.training, config.seed, window, bar, kept / EVALUATION, ended)
+    curves.write(fitted.curve, course)
     if fitted.diverged is not None:
-        rate = context.config.training.learning_rate
+        rate = config.training.learning_rate
         context.progress.notify(
             f"{fitted.diverged}: epoch {fitted.epochs} is kept; lower training.learning_rate (now {rate})"
         )
+    return fitted
 
 
 def _checkpoints(context: StageContext) -> Path:
-    """Where epochs are kept until the training is done, for an attempt that follows one that was killed.
+    """Where epochs and their course are kept until the training is done, for an attempt that follows a killed one.
 
     In the warehouse where the driver reaches it as a folder, else on the driver's own disk.
     """

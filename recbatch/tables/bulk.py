@@ -70,22 +70,33 @@ def commit_files(
     spec: TableSpec,
     files: Sequence[WrittenFile],
     *,
+    known: bool,
     mode: Literal["append", "overwrite"],
     application: str,
     version: int,
 ) -> None:
-    """Add files to an existing table, or put them in the place of all that it holds, in one marked commit.
+    """Add files to a table, or put them in the place of all that it holds, in one marked commit.
 
+    known: the table exists with the columns of its contract; otherwise it is made, or given these.
     Whether it has been committed before is for the caller to ask (`is_committed`), before the files are written.
     """
-    table = DeltaTable(folder)
-    table.create_write_transaction(
-        list(_added(files)),
-        mode=mode,
-        schema=pa.schema(table.schema().to_arrow()),
-        partition_by=list(spec.partition_by),
-        commit_properties=CommitProperties(app_transactions=[Transaction(application, version)]),
-    )
+    partitions = list(spec.partition_by)
+    marked = CommitProperties(app_transactions=[Transaction(application, version)])
+    if known:
+        table = DeltaTable(folder)
+        schema = pa.schema(table.schema().to_arrow())
+        table.create_write_transaction(list(_added(files)), mode, schema, partitions, commit_properties=marked)
+    else:
+        create_table_with_add_actions(
+            folder,
+            Schema.from_arrow(arrow_schema(spec)),
+            list(_added(files)),
+            mode=mode,
+            partition_by=partitions,
+            # Statistics of columns that nobody filters by would cost as much as writing them.
+            configuration=dict([NO_STATISTICS]),
+            commit_properties=marked,
+        )
 
 
 def make_empty(folder: str, spec: TableSpec, mode: Literal["overwrite", "ignore"]) -> None:
@@ -96,28 +107,6 @@ def make_empty(folder: str, spec: TableSpec, mode: Literal["overwrite", "ignore"
         mode=mode,
         partition_by=list(spec.partition_by),
         configuration=dict([NO_STATISTICS]),
-    )
-
-
-def create_of_files(
-    folder: str,
-    spec: TableSpec,
-    files: Sequence[WrittenFile],
-    *,
-    mode: Literal["append", "overwrite"],
-    application: str,
-    version: int,
-) -> None:
-    """As `commit_files`, for a table that does not exist, or that has other columns and gets those of the contract."""
-    create_table_with_add_actions(
-        folder,
-        Schema.from_arrow(arrow_schema(spec)),
-        list(_added(files)),
-        mode=mode,
-        partition_by=list(spec.partition_by),
-        # Statistics of columns that nobody filters by would cost as much as writing them.
-        configuration=dict([NO_STATISTICS]),
-        commit_properties=CommitProperties(app_transactions=[Transaction(application, version)]),
     )
 
 

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from recbatch.errors import InputContractError, UsageError
 from recbatch.tables import columns as c
 from recbatch.tables.active import read_active_files
-from recbatch.tables.bulk import NO_STATISTICS, commit_files, create_of_files, is_committed, make_empty
+from recbatch.tables.bulk import NO_STATISTICS, commit_files, is_committed, make_empty
 from recbatch.tables.contracts import arrow_schema, in_contract
 from recbatch.tables.direct import write_files
 from recbatch.tables.files import file_system, hadoop_path, java_cause
@@ -232,8 +232,8 @@ class TableStore:
             application = f"{transaction.application}/{spec.name}"
             if not is_committed(folder, application, transaction.version):
                 files = write_files(rows, spec, folder)
-                commit = commit_files if known else create_of_files
-                commit(folder, spec, files, mode=mode, application=application, version=transaction.version)
+                version = transaction.version
+                commit_files(folder, spec, files, known=known, mode=mode, application=application, version=version)
             return self._latest(spec)
         writer = (
             rows.write.format("delta")

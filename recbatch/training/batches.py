@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,10 @@ from recbatch.config.learning import TrainingSection
 from recbatch.errors import ModelError
 from recbatch.model.histories import Histories, Sequences
 from recbatch.model.recommender import Recommender
-from recbatch.training.dataset import stop_before
-
-Integers = NDArray[np.int64]
+from recbatch.training.positions import Integers, Positions, narrow
 
 _SHUFFLED_BATCHES = 50  # batches are cut from this many, sorted by length, so that little padding is computed
+_FEW = 50  # an epoch of less than a fiftieth of all examples is drawn by numpy without numbering them all
 _DAY = 86_400
 
 
@@ -91,38 +91,24 @@ class Examples:
         config: TrainingSection,
         weighting: Weighting | None = None,
     ) -> None:
-        self._parts, self._config = parts, config
+        self._config = config
         self._weighting = weighting or Weighting()
         self._prefixes = config.examples == "prefixes"
-        self._counted: list[NDArray[np.bool_]] = []  # a flat column a part: may this position be a target
         self._latest = max((int(part.columns["event_time"].max(initial=0)) for part in parts), default=0)
         if before is not None:
             self._latest = min(self._latest, before)
-        rows = []
-        for p, part in enumerate(parts):
-            end = stop_before(part, before)
-            new_only = config.targets == "new"
-            counted = _first_occurrence(part) if new_only else np.ones(len(part.columns["item_idx"]), dtype=np.bool_)
-            self._counted.append(counted)
-            if self._prefixes:
-                start, stop = _before_each(part.offsets[:-1], end, counted, context_length)
-            else:
-                start, stop = _cut(part.offsets[:-1], end - 1, context_length)
-                so_far = np.concatenate([[0], counted.cumsum()])
-                useful = so_far[stop + 1] > so_far[start + 1]
-                start, stop = start[useful], stop[useful]
-            rows.append(np.stack([np.full(len(start), p), start, stop]))
-        # part, first behaviour of the history, and the target that follows the last one
-        self._rows = np.concatenate(rows, axis=1) if rows else np.empty((3, 0), dtype=np.int64)
-        if not self._rows.shape[1]:
+        self._parts = [Positions.create(part, before, context_length, config) for part in parts]
+        # Where the examples of a part begin among all.
+        self._first = np.concatenate([[0], np.cumsum([len(part) for part in self._parts], dtype=np.int64)])
+        if not len(self):
             raise ModelError(
                 "no user has two behaviours to learn from" + ("" if before is None else f" before {before}"),
                 remedy="give more history, or a later cut",
             )
-        self.n_positions = self._epoch_rows() if self._prefixes else int(self._lengths(np.arange(len(self))).sum())
+        self.n_positions = self._epoch_rows() if self._prefixes else sum(part.n_positions for part in self._parts)
 
     def __len__(self) -> int:
-        return self._rows.shape[1]
+        return int(self._first[-1])
 
     def n_batches(self) -> int:
         """An epoch has."""
@@ -134,30 +120,46 @@ class Examples:
 
     def batches(self, generator: np.random.Generator) -> Iterator[Batch]:
         """One epoch in random order; a batch is as wide as its longest history."""
-        shuffled, batch_rows = generator.permutation(len(self))[: self._epoch_rows()], self._config.batch_rows
+        shuffled, batch_rows = self._draw(generator), self._config.batch_rows
         for low in range(0, len(shuffled), _SHUFFLED_BATCHES * batch_rows):
-            pool = shuffled[low : low + _SHUFFLED_BATCHES * batch_rows]
-            pool = pool[np.argsort(self._lengths(pool), kind="stable")]
-            for b in generator.permutation(-(-len(pool) // batch_rows)):
-                yield self._batch(pool[b * batch_rows : (b + 1) * batch_rows])
+            pool = self._locate(shuffled[low : low + _SHUFFLED_BATCHES * batch_rows])
+            pool = pool[:, np.argsort(pool[2] - pool[1], kind="stable")]
+            for b in generator.permutation(-(-pool.shape[1] // batch_rows)):
+                yield self._batch(pool[:, b * batch_rows : (b + 1) * batch_rows])
 
-    def _lengths(self, rows: Integers) -> Integers:
-        lengths: Integers = self._rows[2, rows] - self._rows[1, rows]
-        return lengths
+    def _draw(self, generator: np.random.Generator) -> NDArray[Any]:
+        """The examples of an epoch, in random order."""
+        some = self._epoch_rows()
+        if some <= len(self) // _FEW:
+            return generator.choice(len(self), some, replace=False)
+        order = np.arange(len(self), dtype=narrow(len(self)))
+        generator.shuffle(order)
+        return order if some == len(self) else order[:some].copy()
+
+    def _locate(self, examples: NDArray[Any]) -> Integers:
+        """(3, n): the part, the first behaviour of the history, and the target that follows the last one."""
+        located = np.empty((3, len(examples)), dtype=np.int64)
+        located[0] = np.searchsorted(self._first, examples, side="right") - 1
+        for p in np.unique(located[0]):
+            here = np.flatnonzero(located[0] == p)
+            located[1, here], located[2, here] = self._parts[p].ranges(examples[here] - self._first[p])
+        return located
 
     def _batch(self, rows: Integers) -> Batch:
-        width = int(self._lengths(rows).max())
-        rows = rows[np.argsort(self._rows[0, rows], kind="stable")]  # by part: each is read once
+        """rows: as from `_locate`."""
+        width = int((rows[2] - rows[1]).max())
+        rows = rows[:, np.argsort(rows[0], kind="stable")]  # by part: each is read once
         histories, targets, weights, counted = [], [], [], []
-        for p in np.unique(self._rows[0, rows]):
-            part = self._parts[p]
-            _, start, stop = self._rows[:, rows[self._rows[0, rows] == p]]
+        for p in np.unique(rows[0]):
+            part, allowed = self._parts[p].sequences, self._parts[p].counted
+            _, start, stop = rows[:, rows[0] == p]
             histories.append(part.pad(start, stop, width))
             at = stop
             if not self._prefixes:
                 following = start[:, None] + 1 + np.arange(width)
                 real = following <= stop[:, None]
-                real &= self._counted[p][np.where(real, following, start[:, None])]
+                if allowed is not None:
+                    real &= allowed[np.where(real, following, start[:, None])]
                 counted.append(real)
                 at = following[real]
             targets.append(part.columns["item_idx"][at].astype(np.int64))
@@ -170,32 +172,3 @@ class Examples:
             torch.from_numpy(np.concatenate(weights)) if weights else None,
             torch.from_numpy(np.concatenate(counted)) if counted else None,
         )
-
-
-def _before_each(begin: Integers, end: Integers, counted: NDArray[np.bool_], length: int) -> tuple[Integers, Integers]:
-    """Where the at most `length` behaviours before every counted position of begin + 1..end - 1 begin, and it."""
-    size = np.maximum(end - begin - 1, 0)
-    first = np.repeat(begin, size)
-    target = first + 1 + np.arange(len(first)) - np.repeat(size.cumsum() - size, size)
-    useful = counted[target]
-    first, target = first[useful], target[useful]
-    return np.maximum(first, target - length), target
-
-
-def _cut(begin: Integers, end: Integers, length: int) -> tuple[Integers, Integers]:
-    """Split every range begin..end-1 into ranges of `length` from its end; the first of a range may be shorter."""
-    size = np.maximum(end - begin, 0)
-    pieces = -(-size // length)
-    owner = np.repeat(np.arange(len(begin)), pieces)
-    from_end = np.arange(len(owner)) - np.repeat(pieces.cumsum() - pieces, pieces)
-    stop = end[owner] - from_end * length
-    return np.maximum(begin[owner], stop - length), stop
-
-
-def _first_occurrence(sequences: Sequences) -> NDArray[np.bool_]:
-    """For every position: whether the user's sequence does not hold its item earlier."""
-    item = sequences.columns["item_idx"].astype(np.int64)
-    user = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
-    first = np.zeros(len(item), dtype=np.bool_)
-    first[np.unique(user * (item.max(initial=0) + 1) + item, return_index=True)[1]] = True
-    return first

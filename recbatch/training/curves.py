@@ -1,9 +1,10 @@
-"""The course of a training as files: figures for programs, and a picture for people."""
+"""The course of a training as files: figures for programs, a picture for people, and TensorBoard's events."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,13 @@ from pathlib import Path
 from recbatch.training.trainer import EpochResult
 
 FIGURES, PICTURE = "epochs.csv", "epochs.png"
+_SCALARS = {
+    "loss/training": "loss",
+    "ndcg@10/validation": "ndcg",
+    "learning_rate": "learning_rate",
+    "seconds/training": "training_seconds",
+    "seconds/epoch": "seconds",
+}
 
 
 def write(curve: Sequence[EpochResult], folder: Path) -> None:
@@ -22,6 +30,24 @@ def write(curve: Sequence[EpochResult], folder: Path) -> None:
         writer.writerows(asdict(epoch) for epoch in curve)
     if find_spec("matplotlib"):
         _draw(curve, folder / PICTURE)
+
+
+@contextmanager
+def events(folder: Path) -> Iterator[Callable[[EpochResult], None]]:
+    """What puts an epoch into `folder` for TensorBoard as soon as it ends, where that is installed (its extra)."""
+    if not find_spec("tensorboard"):
+        yield lambda epoch: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+
+        def add(epoch: EpochResult) -> None:
+            for name, field in _SCALARS.items():
+                writer.add_scalar(name, getattr(epoch, field), epoch.epoch)
+            writer.flush()
+
+        yield add
 
 
 def _draw(curve: Sequence[EpochResult], picture: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from recbatch.errors import ModelError
 from recbatch.model.histories import Sequences
+
+_CHUNK = 1 << 16  # behaviours: what is computed of so many at once stays small, and takes no longer
 
 
 def open_sequences(files: Sequence[Path]) -> list[Sequences]:
@@ -27,12 +29,29 @@ def open_sequences(files: Sequence[Path]) -> list[Sequences]:
     return [part for part in parts if len(part)]
 
 
+def chunks(sequences: Sequences) -> Iterator[tuple[slice, Sequences]]:
+    """Consecutive users with few behaviours together (or one with many), and views of their sequences.
+
+    The columns may be larger than memory, and so what is computed of every behaviour as well.
+    """
+    low = 0
+    while low < len(sequences):
+        limit = sequences.offsets[low] + _CHUNK
+        high = max(low + 1, int(np.searchsorted(sequences.offsets, limit, side="right")) - 1)
+        begin, end = sequences.offsets[low], sequences.offsets[high]
+        columns = {name: column[begin:end] for name, column in sequences.columns.items()}
+        yield slice(low, high), Sequences(sequences.offsets[low : high + 1] - begin, columns)
+        low = high
+
+
 def stop_before(sequences: Sequences, moment: int | None) -> NDArray[np.int64]:
     """(N,): where the behaviours before `moment` (epoch seconds) end in the flat columns; None: where all end."""
     if moment is None:
         return sequences.offsets[1:]
-    earlier = np.concatenate([[0], np.cumsum(sequences.columns["event_time"] < moment)])
-    stop: NDArray[np.int64] = sequences.offsets[:-1] + earlier[sequences.offsets[1:]] - earlier[sequences.offsets[:-1]]
+    stop = sequences.offsets[:-1].copy()
+    for users, some in chunks(sequences):
+        earlier = np.concatenate([[0], np.cumsum(some.columns["event_time"] < moment)])
+        stop[users] += earlier[some.offsets[1:]] - earlier[some.offsets[:-1]]
     return stop
 
 
@@ -40,11 +59,14 @@ def count_items(parts: list[Sequences], before: int | None, n_items: int) -> NDA
     """(I,): behaviours an item before the moment."""
     counts = np.zeros(n_items, dtype=np.int64)
     for part in parts:
-        known = part.select(part.offsets[:-1], stop_before(part, before)).columns["item_idx"]
-        if known.size and int(known.max()) >= n_items:
-            raise ModelError(
-                f"the sequences hold item_idx {int(known.max())}, item_features only {n_items} items",
-                remedy="make the features again: the two tables are of different runs",
-            )
-        counts += np.bincount(known, minlength=n_items)
+        for _, some in chunks(part):
+            known = some.columns["item_idx"]
+            if before is not None:
+                known = known[some.columns["event_time"] < before]
+            if known.size and int(known.max()) >= n_items:
+                raise ModelError(
+                    f"the sequences hold item_idx {int(known.max())}, item_features only {n_items} items",
+                    remedy="make the features again: the two tables are of different runs",
+                )
+            np.add.at(counts, known, 1)
     return counts

@@ -81,6 +81,7 @@ class Run:
         self._optimizer = make_optimizer(self._model, config)
         self._schedule = Schedule(self._optimizer, config, self.steps)
         self._generator = np.random.default_rng(seed)
+        self.learning_rate = config.learning_rate  # of the last step
         self._objective = make_objective(self.loss, config, features, counts, self._generator)
 
     @property
@@ -105,6 +106,7 @@ class Run:
             if self.config.l1:
                 add_l1(self._model, self.config.l1)
             self._optimizer.step()
+            self.learning_rate = float(self._optimizer.param_groups[0]["lr"])
             self._schedule.after_step()
             if self._averaged is not None:
                 self._averaged.update_parameters(self._model)

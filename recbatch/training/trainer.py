@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -25,13 +25,17 @@ from recbatch.training.validation import Validation, Window
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Epoch (from 1), mean training loss (nats a position), validation NDCG@10, seconds of training and of both."""
+    """Epoch (from 1), mean training loss (nats a position), validation NDCG@10, seconds of training and of both.
+
+    learning_rate: of the epoch's last step.
+    """
 
     epoch: int
     loss: float
     ndcg: float
     training_seconds: float
     seconds: float
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,15 @@ def fit(
     window: Window,
     progress: Progress,
     checkpoint: Path | None = None,
+    ended: Callable[[EpochResult], None] = lambda epoch: None,
 ) -> FitResult:
     """Learn from what lies before the window until its NDCG@10 has not risen for `patience` epochs.
 
     The same seed, data, threads and machine give the same weights, byte for byte, unless `loss: auto` is near the
     limit where its two choices meet; also where it was killed, and goes on from the file `checkpoint`. Where the
     loss is not finite any more, the best epoch so far is kept.
+
+    ended: is given every epoch, those of an attempt that was killed again.
 
     Raises:
         ModelError: nothing to learn from or to validate on, or the loss is not finite in the first epoch.
@@ -71,6 +78,8 @@ def fit(
         validation = Validation(run.parts, window, config.targets == "new", len(inputs.features), seed)
         name = fingerprint(inputs, model_config, config, seed, window.start)
         curve, best = _resumed(run, checkpoint, name)
+        for done in curve:
+            ended(done)
         diverged = None
         while not _finished(curve, config):
             epoch = len(curve) + 1
@@ -85,7 +94,9 @@ def fit(
             run.judged(ndcg)
             if not curve or ndcg > max(one.ndcg for one in curve):
                 best = copy.deepcopy(run.model.state_dict())
-            curve.append(EpochResult(epoch, loss, ndcg, trained - began, time.monotonic() - began))
+            seconds = trained - began, time.monotonic() - began
+            curve.append(EpochResult(epoch, loss, ndcg, *seconds, run.learning_rate))
+            ended(curve[-1])
             progress(epoch, run.steps, run.steps, loss, ndcg)
             if checkpoint is not None:
                 Checkpoint(*run.state(), best, [list(astuple(one)) for one in curve]).write(checkpoint, name)
@@ -151,7 +162,7 @@ def refit(
                 raise ModelError(str(error), remedy=remedy) from error
             run.judged(metrics[epoch - 1] if epoch <= len(metrics) else None)
             seconds = time.monotonic() - began
-            done.append(EpochResult(epoch, value, 0.0, seconds, seconds))
+            done.append(EpochResult(epoch, value, 0.0, seconds, seconds, run.learning_rate))
             if checkpoint is not None:
                 Checkpoint(*run.state(), {}, [list(astuple(one)) for one in done]).write(checkpoint, name)
     return run.model.eval()

@@ -9,7 +9,8 @@ import pytest
 from recbatch.errors import ModelError
 from recbatch.model import artifact
 from recbatch.stages.inputs import EVALUATION, RELEASE
-from recbatch.stages.train import train
+from recbatch.stages.train import CURVE, train
+from recbatch.training import curves
 from tests.pipeline.support import Release, rows
 
 FILES = (artifact.WEIGHTS, artifact.NEIGHBOURS, artifact.DESCRIPTION)
@@ -44,6 +45,13 @@ def test_training_again_with_the_seed_gives_the_same_bytes(release: Release, tmp
     for kind in (EVALUATION, RELEASE):
         for name in FILES:
             assert (second / kind / name).read_bytes() == (first / kind / name).read_bytes(), (kind, name)
+
+
+def test_the_course_of_the_training_lies_beside_the_model(release: Release) -> None:
+    names = [file.name for file in (_artifact(release.warehouse).parent / CURVE).iterdir()]
+    assert curves.FIGURES in names
+    assert sum(name.startswith("events.out.tfevents.") for name in names) == 1
+    assert not (release.warehouse / "_training").exists()
 
 
 def test_another_seed_gives_another_model(release: Release, tmp_path: Path) -> None:

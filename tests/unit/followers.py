@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from recbatch.model.fusion import Popularity
 from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours
 from recbatch.ranking.csr import Csr
+from recbatch.training.dataset import count_items, open_sequences
 from recbatch.training.judging import Past
 from recbatch.training.run import Inputs
 from recbatch.training.validation import Window
@@ -26,10 +28,10 @@ def silent(epoch: int, step: int, steps: int, loss: float, metric: float | None)
     """No one looks at this run."""
 
 
-def make_past(folder: Path, buckets: int) -> Past:
+def make_inputs(folder: Path, buckets: int) -> Inputs:
     """Users who mostly go from an item to the one that follows it, in files of equal size, over times 0 to 999.
 
-    Every other item's neighbour is the one that follows it, so that fusion has something to add.
+    Popularity knows nothing about them.
     """
     rng = np.random.default_rng(0)
     rows = []
@@ -44,14 +46,18 @@ def make_past(folder: Path, buckets: int) -> Past:
         files.append(folder / f"{b:05d}.arrow")
         _write(files[-1], [rows[u] for u in some])
     codes = torch.arange(N_ITEMS) % 6 + 1
-    features = ItemFeatures(((torch.arange(N_ITEMS + 1), codes),), torch.zeros(N_ITEMS, 2))
-    known = [item for _, items, times in rows for item, time in zip(items, times, strict=True) if time < WINDOW.start]
-    counts = torch.from_numpy(np.bincount(known, minlength=N_ITEMS).astype(np.float32))
+    return Inputs(files, ItemFeatures(((torch.arange(N_ITEMS + 1), codes),), torch.zeros(N_ITEMS, 2)), n_event_types=1)
+
+
+def make_past(folder: Path, buckets: int) -> Past:
+    """The same with co-occurrence: every other item's neighbour is the one that follows it, so that fusion helps."""
+    inputs = make_inputs(folder, buckets)
+    counts = torch.from_numpy(count_items(open_sequences(inputs.files), WINDOW.start, N_ITEMS).astype(np.float32))
     popularity = Popularity(counts, counts)
     indptr = (torch.arange(N_ITEMS + 1) + 1) // 2
     following = torch.from_numpy(FOLLOWING[::2].astype(np.int32))
     neighbours = Neighbours(Csr(indptr, following, torch.full((len(following),), 2.0)))
-    return Past(Inputs(files, features, 1, popularity), neighbours, popularity, WINDOW, seed=7)
+    return Past(replace(inputs, popularity=popularity), neighbours, popularity, WINDOW, seed=7)
 
 
 def _write(file: Path, rows: Sequence[tuple[str, list[int], list[int]]]) -> None:

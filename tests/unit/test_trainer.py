@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recbatch.config.learning import ModelSection, TrainingSection
 from recbatch.errors import ModelError
@@ -21,13 +22,11 @@ from recbatch.training.checkpoint import Checkpoint
 from recbatch.training.dataset import open_sequences
 from recbatch.training.fusion import fit_bias, fit_fusion
 from recbatch.training.run import Inputs, fingerprint
-from recbatch.training.trainer import FitResult, fit, refit, threads
-from recbatch.training.validation import Validation, Window
+from recbatch.training.trainer import EpochResult, FitResult, fit, refit, threads
+from recbatch.training.validation import Validation
+from tests.unit.followers import FOLLOWING, N_ITEMS, WINDOW, make_inputs, silent
 
-N_ITEMS = 120
-WINDOW = Window(700, 1001)
 MODEL = ModelSection(dim=16, blocks=1, context_length=20, dropout=0.1, fusion_behaviours=20, fusion_decay=0.9)
-FOLLOWING = np.random.default_rng(1).permutation(N_ITEMS)  # what an item leads to
 
 
 def training(**options: object) -> TrainingSection:
@@ -36,37 +35,9 @@ def training(**options: object) -> TrainingSection:
     return TrainingSection.model_validate({**defaults, **options})
 
 
-def silent(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
-    """No one looks at this run."""
-
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    """200 users who mostly go from an item to the one that follows it: popularity knows nothing about them."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for u in range(200):
-        n = int(rng.integers(8, 45))
-        items = [int(rng.integers(N_ITEMS))]
-        while len(items) < n:
-            items.append(int(FOLLOWING[items[-1]] if rng.random() < 0.8 else rng.integers(N_ITEMS)))
-        rows.append((f"u{u}", items, np.sort(rng.integers(0, 1000, n)).tolist()))
-    table = pa.table(
-        {
-            "user_id": [row[0] for row in rows],
-            "item_idx": pa.array([row[1] for row in rows], pa.list_(pa.int32())),
-            "event_type": pa.array([[0] * len(row[1]) for row in rows], pa.list_(pa.int32())),
-            "event_time": pa.array([row[2] for row in rows], pa.list_(pa.int64())),
-            "price": pa.array([[0.0] * len(row[1]) for row in rows], pa.list_(pa.float32())),
-            "quantity": pa.array([[0.0] * len(row[1]) for row in rows], pa.list_(pa.float32())),
-        }
-    )
-    file = tmp_path_factory.mktemp("sequences") / "bucket.arrow"
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=70)
-    codes = torch.arange(N_ITEMS) % 6 + 1
-    features = ItemFeatures(((torch.arange(N_ITEMS + 1), codes),), torch.rand(N_ITEMS, 2))
-    return Inputs([file], features, n_event_types=1)
+    return make_inputs(tmp_path_factory.mktemp("sequences"), buckets=1)
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +180,10 @@ def test_killed_and_resumed_gives_the_same_bytes(options: dict[str, object], inp
     def note(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
         epochs.append(epoch)
 
-    resumed = fit(inputs, MODEL, config, 7, WINDOW, note, kept)
+    ended: list[EpochResult] = []
+    resumed = fit(inputs, MODEL, config, 7, WINDOW, note, kept, ended.append)
     assert set(epochs) == {3, 4}
+    assert tuple(ended) == resumed.curve
     assert [(one.loss, one.ndcg) for one in resumed.curve] == [(one.loss, one.ndcg) for one in undisturbed.curve]
     assert weights_of(resumed.model) == weights_of(undisturbed.model)
     # Another seed is another training, and a damaged file none.
@@ -256,8 +229,36 @@ def test_the_course_is_written_as_figures_and_as_a_picture(fitted: FitResult, tm
     curves.write(fitted.curve, tmp_path / "curve")
     rows = (tmp_path / "curve" / "epochs.csv").read_text().splitlines()
     assert len(rows) == len(fitted.curve) + 1
-    assert rows[0] == "epoch,loss,ndcg,training_seconds,seconds"
+    assert rows[0] == "epoch,loss,ndcg,training_seconds,seconds,learning_rate"
     assert rows[1].startswith(f"1,{fitted.curve[0].loss},{fitted.curve[0].ndcg},")
+
+
+def test_tensorboard_shows_every_epoch_as_soon_as_it_ends(inputs: Inputs, tmp_path: Path) -> None:
+    shown = EventAccumulator(str(tmp_path))
+    config = training(max_epochs=3, patience=3, schedule="inverse_decay", schedule_decay=1.0, warmup_steps=0)
+    with curves.events(tmp_path) as add:
+
+        def ended(epoch: EpochResult) -> None:
+            add(epoch)
+            assert [one.step for one in shown.Reload().Scalars("loss/training")] == list(range(1, epoch.epoch + 1))
+
+        result = fit(inputs, MODEL, config, 7, WINDOW, silent, ended=ended)
+    found = {name: [one.value for one in shown.Scalars(name)] for name in shown.Reload().Tags()["scalars"]}
+    assert found.pop("learning_rate") == pytest.approx([1e-2, 1e-2 / 2, 1e-2 / 3])
+    assert found.pop("ndcg@10/validation") == pytest.approx([one.ndcg for one in result.curve])
+    assert found.pop("loss/training") == pytest.approx([one.loss for one in result.curve])
+    assert found.pop("seconds/training") == pytest.approx([one.training_seconds for one in result.curve])
+    assert found.pop("seconds/epoch") == pytest.approx([one.seconds for one in result.curve])
+    assert not found
+
+
+def test_without_tensorboard_nothing_is_written(
+    fitted: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as Python marks a package that cannot be imported
+    with curves.events(tmp_path) as add:
+        add(fitted.curve[0])
+    assert not list(tmp_path.iterdir())
 
 
 def test_threads_are_restored() -> None:
