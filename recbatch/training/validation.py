@@ -19,6 +19,7 @@ from recbatch.training.dataset import stop_before
 
 CUTOFF = 10
 _MAX_USERS = 20_000  # of a larger window a sample this large is ranked: the standard error is under 0.004
+_DRAWN_USERS = 2 * _MAX_USERS  # before it is known who of them took anything new
 _BATCH_USERS = 256
 _TILE_ITEMS = 2048
 
@@ -34,21 +35,26 @@ class Window:
 class Validation:
     """The users with behaviours both before and in the window: their past, and the items they took in the window.
 
-    With `new_only` the targets are the items that the past does not hold, and the past's items are not ranked.
+    With `new_only` the targets are the items that the past does not hold, and the past's items are not ranked. Of more
+    than 20,000 users so many are drawn.
     """
 
     def __init__(self, parts: list[Sequences], window: Window, new_only: bool, n_items: int, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        # Users are drawn before anything of theirs is copied: the files may be larger than memory.
+        splits = [_split(part, window) for part in parts]
+        sizes = [len(middle) for _, middle, _ in splits]
+        drawn = np.sort(generator.choice(sum(sizes), min(sum(sizes), _DRAWN_USERS), replace=False))
+        of_part = np.split(drawn, np.searchsorted(drawn, np.cumsum(sizes)[:-1])) if parts else []
         pasts, futures = [], []
-        for part in parts:
-            middle, stop = stop_before(part, window.start), stop_before(part, window.end)
-            both = (middle > part.offsets[:-1]) & (stop > middle)
-            pasts.append(part.select(part.offsets[:-1][both], middle[both]))
-            futures.append(part.select(middle[both], stop[both]))
+        for part, split, some, size in zip(parts, splits, of_part, np.cumsum(sizes) - sizes, strict=True):
+            begin, middle, stop = (ends[some - size] for ends in split)
+            pasts.append(part.select(begin, middle))
+            futures.append(part.select(middle, stop))
         past, future = Sequences.concatenate(pasts), Sequences.concatenate(futures)
         past_keys, keys = _pair_keys(past, n_items), _pair_keys(future, n_items)
         if new_only:
             keys = np.setdiff1d(keys, past_keys, assume_unique=True)
-        generator = np.random.default_rng(seed)
         users = np.unique(keys // max(n_items, 1))
         if not len(users):
             raise ModelError(
@@ -103,6 +109,13 @@ def _ndcg(best: TopK, targets: Csr, n_items: int) -> NDArray[np.float64]:
     ideal = discount.cumsum()[targets.indptr.diff().clamp(max=CUTOFF).numpy() - 1]
     ndcg: NDArray[np.float64] = gained / ideal
     return ndcg
+
+
+def _split(part: Sequences, window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Where past and targets begin and targets end, of the users that have both."""
+    middle, stop = stop_before(part, window.start), stop_before(part, window.end)
+    both = (middle > part.offsets[:-1]) & (stop > middle)
+    return part.offsets[:-1][both], middle[both], stop[both]
 
 
 def _pair_keys(sequences: Sequences, n_items: int) -> NDArray[np.int64]:

@@ -216,6 +216,27 @@ def test_validation_of_new_items_leaves_out_the_past(tmp_path: Path) -> None:
     assert rows_of(validation.excluded) == [[1, 2]]
 
 
+def test_of_many_users_some_are_drawn_from_all_files(tmp_path: Path) -> None:
+    item = np.arange(60_000)
+    columns = {
+        "item_idx": np.stack([item, item + 1], 1).ravel().astype(np.int32),
+        "event_time": np.tile([0, 10], 60_000),
+    }
+    empty = {name: np.zeros(120_000, np.float32) for name in ("price", "quantity")}
+    columns |= {"event_type": np.zeros(120_000, np.int32), **empty}
+    whole = Sequences(np.arange(60_001) * 2, columns)
+    parts = [
+        whole.select(whole.offsets[low:high], whole.offsets[low + 1 : high + 1])
+        for low, high in ((0, 9_000), (9_000, 60_000))
+    ]
+    validation = Validation(parts, Window(10, 20), True, 60_001, seed=0)
+    assert len(validation) == 20_000
+    past = validation.past.columns["item_idx"]
+    assert len(np.unique(past)) == 20_000
+    assert validation.targets.indices.tolist() == (past + 1).tolist()
+    assert 2_700 < (past < 9_000).sum() < 3_300  # 15%
+
+
 def test_a_window_without_users_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="both before 100"):
         validation_of(tmp_path, USERS, Window(100, 200), False)
