@@ -19,6 +19,7 @@ from recbatch.tables import columns as c
 from recbatch.transforms import imputation
 from recbatch.transforms.attributes import attribute_column, fields, pack_attributes, strategies
 from recbatch.transforms.imputation import Fill
+from recbatch.transforms.texts import has_words
 
 _TIMES = (c.VALID_FROM, c.VALID_TO)
 _FIXED = (c.ITEM_ID, c.TITLE, *_TIMES)
@@ -74,14 +75,19 @@ def _text(name: str) -> str:
 
 
 def _trimmed(name: str, source: ItemsInput) -> Column:
-    raw = F.col(name)
-    separators = {attribute_column(one): attribute.separator for one, attribute in source.attributes.items()}
-    separator = separators.get(name)
+    raw, trimmed = F.col(name), parsing.text(F.col(name))
+    attributes = {attribute_column(one): attribute for one, attribute in source.attributes.items()}
+    if name not in attributes:
+        return trimmed
+    separator = attributes[name].separator
+    if attributes[name].kind == "text":
+        # A text without a letter or a digit is a missing value.
+        return F.when(has_words(trimmed), trimmed)
     if separator is None:
-        return parsing.text(raw)
+        return trimmed
     # Separators without a value between them are a missing value.
     values = F.replace(raw.cast("string"), F.lit(separator), F.lit(" "))
-    return F.when(parsing.text(values).isNotNull(), parsing.text(raw))
+    return F.when(parsing.text(values).isNotNull(), trimmed)
 
 
 def _time(rows: DataFrame, name: str, wanted: dict[str, RawColumn], source: ItemsInput) -> Column:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,22 +19,36 @@ from recbatch.transforms import imputation, normalization
 from recbatch.transforms.attributes import (
     ITEM_PRICE,
     attribute_column,
+    category_fields,
     fields,
     number_fields,
     pack_attributes,
     strategies,
+    text_fields,
     unpack_attributes,
 )
 from recbatch.transforms.parameters import Parameters
+from recbatch.transforms.texts import hashed_ngrams
 
 MISSING_CODE = 0
 FIRST_CODE = 1
 
 
-def category_values(items: pa.Table) -> pa.Table:
-    """The (field, value) pairs of the catalogue, given its column `categories`."""
-    _, fields, values = _entries(items[c.CATEGORIES])
-    return pa.table({c.FIELD: fields.take(pc.list_parent_indices(values)), c.VALUE: values.flatten()})
+def category_values(items: pa.Table, fields: Sequence[str]) -> pa.Table:
+    """The (field, value) pairs of the category attributes `fields` in the catalogue, given its column `categories`."""
+    _, names, values = _entries(items[c.CATEGORIES])
+    pairs = pa.table({c.FIELD: names.take(pc.list_parent_indices(values)), c.VALUE: values.flatten()})
+    return pairs.filter(pc.is_in(pairs[c.FIELD], value_set=pa.array(fields, pa.string())))
+
+
+def coded_values(items: DataFrame, attributes: Mapping[str, ItemAttribute]) -> DataFrame:
+    """The (field, value) pairs of categories and of texts, each once, given the catalogue's column `categories`."""
+    values = F.when(F.col(c.FIELD).isin(category_fields(attributes)), F.col(c.VALUE))
+    for name in text_fields(attributes):
+        whole = F.array_join(F.col(c.VALUE), "")
+        values = values.when(F.col(c.FIELD) == name, hashed_ngrams(whole, attributes[name]))
+    entries = items.select(F.explode(c.CATEGORIES).alias(c.FIELD, c.VALUE))
+    return entries.select(c.FIELD, F.explode(values).alias(c.VALUE)).distinct()
 
 
 def valid_at(as_of: dt.datetime) -> Column:
@@ -74,6 +88,8 @@ def described_items(
 ) -> DataFrame:
     """Rows of `catalogue_at` with attributes as maps, and missing ones filled by what was known then.
 
+    Texts are cut into the values that stand for their words.
+
     prices: (item_id, price), the mean price of an item in the log, which `numbers` gains as `item_price`.
     """
     price = prices.select(c.ITEM_ID, F.col(c.PRICE).alias(attribute_column(ITEM_PRICE)))
@@ -81,7 +97,7 @@ def described_items(
     missing = {name: attribute.missing for name, attribute in attributes.items()} | {ITEM_PRICE: section.item_price}
     fills = imputation.fit(with_price, strategies(missing), fields(attributes))
     filled = imputation.apply(with_price, fills)
-    return pack_attributes(filled, {**attributes, ITEM_PRICE: _PRICE_ATTRIBUTE})
+    return pack_attributes(filled, {**attributes, ITEM_PRICE: _PRICE_ATTRIBUTE}, for_network=True)
 
 
 _PRICE_ATTRIBUTE = ItemAttribute.model_validate({"source": ITEM_PRICE, "kind": "number"})
@@ -101,8 +117,8 @@ def item_features(
 ) -> pa.Table:
     """One row an entry of `item_index`, aligned with it; an item that `described` lacks has nothing but missing values.
 
-    described: rows of `described_items`. codes: `category_index`. fields, numbers: the names of the category and of
-    the number attributes, in the order of the columns' entries.
+    described: rows of `described_items`. codes: `category_index`. fields, numbers: the names of the attributes with
+    codes and of the number attributes, in the order of the columns' entries.
     """
     index = index.sort_by(c.ITEM_IDX)
     row = pc.index_in(index[c.ITEM_ID], value_set=_whole(described[c.ITEM_ID])).combine_chunks()

@@ -38,7 +38,7 @@ from recbatch.stages.inputs import (
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
-from recbatch.transforms.attributes import category_fields
+from recbatch.transforms.attributes import category_fields, coded_fields
 from recbatch.transforms.parameters import Parameters
 
 
@@ -107,16 +107,18 @@ def _attributes(context: StageContext, rows: pa.Table) -> dict[str, Attribute]:
     for row in read_arrow(context.tables, schemas.CATEGORY_INDEX).to_pylist():
         values.setdefault(row[c.FIELD], {})[row[c.CODE]] = row[c.VALUE]
     source = context.config.input.items
-    names = [] if source is None else category_fields(source.attributes)
+    names = [] if source is None else coded_fields(source.attributes)
+    shown = [] if source is None else category_fields(source.attributes)
     columns = ItemFeatures.from_arrow(rows).categories
     if len(names) != len(columns):
         raise InputContractError(
-            f"items have {len(columns)} category attributes, the configuration {len(names)}",
+            f"items have {len(columns)} category and text attributes, the configuration {len(names)}",
             remedy="run `recbatch features` after a change of input.items.attributes",
         )
     return {
         name: Attribute(indptr.numpy(), codes.numpy(), values.get(name, {}))
         for name, (indptr, codes) in zip(names, columns, strict=True)
+        if name in shown
     }
 
 

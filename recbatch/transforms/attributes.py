@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from recbatch.config.inputs import ItemAttribute, Missing
 from recbatch.tables import columns as c
 from recbatch.transforms.estimators import Field
+from recbatch.transforms.texts import hashed_ngrams
 
 _PREFIX = "attribute_"
 ITEM_PRICE = "item_price"
@@ -27,8 +28,18 @@ def attribute_name(column: str) -> str:
 
 
 def category_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
-    """The category attributes in the order of the codes in `item_features.categories`."""
+    """The category attributes, whose values mean something to people."""
     return sorted(name for name, attribute in attributes.items() if attribute.kind == "category")
+
+
+def text_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
+    """The text attributes."""
+    return sorted(name for name, attribute in attributes.items() if attribute.kind == "text")
+
+
+def coded_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
+    """Category and text attributes in the order of the codes in `item_features.categories`."""
+    return sorted([*category_fields(attributes), *text_fields(attributes)])
 
 
 def number_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
@@ -42,8 +53,12 @@ def number_names(names: Iterable[str]) -> list[str]:
 
 
 def fields(attributes: Mapping[str, ItemAttribute]) -> list[Field]:
-    """The working columns as a model of missing values takes them."""
-    return [Field(attribute_column(name), one.kind, one.separator) for name, one in attributes.items()]
+    """The working columns that a model of missing values may learn from, as it takes them."""
+    return [
+        Field(attribute_column(name), one.kind, one.separator)
+        for name, one in attributes.items()
+        if one.kind == "category" or one.kind == "number"
+    ]
 
 
 def strategies(missing: Mapping[str, Missing]) -> dict[str, Missing]:
@@ -54,15 +69,18 @@ def strategies(missing: Mapping[str, Missing]) -> dict[str, Missing]:
     }
 
 
-def pack_attributes(rows: DataFrame, attributes: Mapping[str, ItemAttribute]) -> DataFrame:
+def pack_attributes(
+    rows: DataFrame, attributes: Mapping[str, ItemAttribute], *, for_network: bool = False
+) -> DataFrame:
     """Replace the working columns by the maps `categories` (name -> values) and `numbers` (name -> value).
 
-    Several values of a category are split at its separator; a missing attribute has no entry.
+    Several values of a category are split at its separator; a missing attribute has no entry. A text is one value, and
+    `for_network` the values of its words.
     """
     categories = {
-        name: _split(F.col(attribute_column(name)), attribute.separator)
+        name: _values(F.col(attribute_column(name)), attribute, for_network=for_network)
         for name, attribute in attributes.items()
-        if attribute.kind == "category"
+        if attribute.kind in ("category", "text")
     }
     numbers = {
         name: F.col(attribute_column(name)) for name, attribute in attributes.items() if attribute.kind == "number"
@@ -94,10 +112,12 @@ def attribute_value(name: str, attribute: ItemAttribute) -> Column:
     return F.array_join(F.col(c.CATEGORIES)[name], attribute.separator or "")
 
 
-def _split(value: Column, separator: str | None) -> Column:
-    if separator is None:
+def _values(value: Column, attribute: ItemAttribute, *, for_network: bool) -> Column:
+    if attribute.kind == "text" and for_network:
+        return hashed_ngrams(value, attribute)
+    if attribute.separator is None:
         return F.when(value.isNotNull(), F.array(value))
-    parts = F.transform(F.split(value, re.escape(separator)), lambda part: F.trim(part))
+    parts = F.transform(F.split(value, re.escape(attribute.separator)), lambda part: F.trim(part))
     return F.array_distinct(F.filter(parts, lambda part: part != ""))
 
 

@@ -16,13 +16,14 @@ from recbatch.features.index import new_entries
 from recbatch.features.item_features import (
     catalogue_at,
     category_values,
+    coded_values,
     described_items,
     fit_numbers,
     item_features,
 )
 from recbatch.tables import columns as c
 from recbatch.tables.schemas import ITEM_FEATURES, ITEM_HISTORY
-from recbatch.transforms.attributes import category_fields, number_fields
+from recbatch.transforms.attributes import category_fields, coded_fields, number_fields
 
 JANUARY, MARCH, JUNE = (dt.datetime(2024, month, 1, tzinfo=dt.UTC) for month in (1, 3, 6))
 ATTRIBUTES = {
@@ -99,7 +100,7 @@ def items(spark: SparkSession) -> DataFrame:
 
 @pytest.fixture(scope="module")
 def codes(items: DataFrame) -> pa.Table:
-    values = category_values(items.select(c.CATEGORIES).toArrow())
+    values = category_values(items.select(c.CATEGORIES).toArrow(), ["brand", "tags"])
     return new_entries(values, NO_CODES, [c.FIELD, c.VALUE], c.CODE, first=1)
 
 
@@ -177,3 +178,41 @@ def test_a_catalogue_without_attributes(spark: SparkSession, items: DataFrame) -
     found = {row[c.ITEM_ID]: row for row in rows.to_pylist()}
     assert [found[name][c.CATEGORIES] for name in "ab"] == [[], []]
     assert all(len(row[c.NUMBERS]) == 1 for row in found.values())
+
+
+def test_texts_have_the_codes_of_their_runs_of_words(spark: SparkSession) -> None:
+    attributes = {
+        "name": ItemAttribute.model_validate({"source": "n", "kind": "text", "missing": _NAMELESS}),
+        "brand": ATTRIBUTES["brand"],
+    }
+    rows = [
+        _item("a", categories={"brand": ["Acme"], "name": ["Red wine"]}),
+        _item("b", categories={"brand": ["Acme"], "name": ["WINE, red wine!"], "unmapped": ["x"]}),
+        _item("c", categories={"name": ["nameless"]}, imputed=["name"]),
+        _item("d", categories={"brand": ["Zeta"], "name": ["Red"]}),
+    ]
+    items = spark.createDataFrame(rows, ITEM_HISTORY.schema)
+    codes = new_entries(coded_values(items, attributes).toArrow(), NO_CODES, [c.FIELD, c.VALUE], c.CODE, first=1)
+    prices = spark.createDataFrame([], "item_id string, price double")
+    known = catalogue_at(items, attributes, MARCH)
+    described = described_items(known, prices, attributes, FeaturesSection()).toArrow()
+    assert coded_fields(attributes) == ["brand", "name"]
+    found = item_features(
+        described, _index({"a": 0, "b": 1, "c": 2, "d": 3, "new": 4}), codes, ["brand", "name"], [], MARCH
+    )
+    brands, names = zip(*(row[c.CATEGORIES] for row in found.to_pylist()), strict=True)
+
+    runs = {"a": {"red", "wine", "red wine"}, "b": {"red", "wine", "red wine", "wine red"}, "d": {"red"}}
+    assert [len(one) for one in names] == [3, 4, 1, 1, 1]
+    for one, other in (("a", "b"), ("a", "d"), ("b", "d")):
+        shared = set(names["abcd".index(one)]) & set(names["abcd".index(other)])
+        assert len(shared) == len(runs[one] & runs[other]), (one, other)
+    assert set(names[2]).isdisjoint([*names[0], *names[1], *names[3]])
+    assert (names[4], brands[4]) == ([0], [0])
+    assert brands[0] == brands[1] == brands[2] != brands[3]  # the mode of what is known
+    # No more than they need: neither whole texts nor what is not mapped.
+    assert sorted(codes[c.CODE].to_pylist()) == [1, 2, 3, 4, 5, 6, 7]
+    assert set(codes[c.FIELD].to_pylist()) == {"brand", "name"}
+
+
+_NAMELESS = {"strategy": "constant", "value": "nameless"}

@@ -107,6 +107,17 @@ def test_filled_cells_are_no_change_and_a_new_attribute_was_known_before(spark: 
     assert found == {name: ({"size": float(n)}, None) for n, name in enumerate("abc")}
 
 
+def test_a_text_that_changes_is_a_new_version(spark: SparkSession) -> None:
+    first, second = (
+        [_version("a", "Acme", categories={"name": [text]}), _version("b", None, categories={"name": ["Soap"]})]
+        for text in ("Soap", "Soap.")
+    )
+    history = _extended(spark, [(0, first), (5, second)])
+    assert history is not None
+    found = sorted((row[c.ITEM_ID], *row[c.CATEGORIES]["name"], row[c.KNOWN_FROM] is None) for row in history.collect())
+    assert found == [("a", "Soap", True), ("a", "Soap.", False), ("b", "Soap", True)]
+
+
 def test_versions_of_one_catalogue_take_turns(spark: SparkSession) -> None:
     rows = [
         _version("a", "Acme", valid_to=_day(3)),

@@ -150,6 +150,31 @@ def test_missing_attributes_are_filled_and_flagged(
     assert all(row[c.IMPUTED] == [] for name, row in found.items() if name != "i4")
 
 
+def test_a_text_is_kept_whole(spark: SparkSession, tmp_path: Path) -> None:
+    long = "Fresh  MILK, 3.8% | 1l"
+    rows = [item(id="i1", name=f" {long} "), item(id="i2", name=" -- !"), item(id="i3"), item(id="i4", name="７")]
+    write_csv(tmp_path / "items.csv", rows, COLUMNS)
+    text = {"source": "name", "kind": "text"}
+
+    def source(missing: Any) -> ItemsInput:
+        attributes = {"label": text | {"missing": missing}}
+        return ItemsInput.model_validate({"path": str(tmp_path), "item_id": "id", "attributes": attributes})
+
+    found = _finished(spark, source("keep"))
+    kept = {"i1": {"label": [long]}, "i2": {}, "i3": {}, "i4": {"label": ["７"]}}
+    assert {name: row[c.CATEGORIES] for name, row in found.items()} == kept
+    found = _finished(spark, source({"strategy": "constant", "value": "no name"}))
+    assert {name: row[c.IMPUTED] for name, row in found.items()} == {
+        "i1": [],
+        "i2": ["label"],
+        "i3": ["label"],
+        "i4": [],
+    }
+    assert found["i2"][c.CATEGORIES] == {"label": ["no name"]}
+    reasons = {row[c.ITEM_ID]: row[c.REASONS] for row in _parsed(spark, source("drop"))}
+    assert reasons == {"i1": [], "i2": ["missing_label"], "i3": ["missing_label"], "i4": []}
+
+
 def test_a_catalogue_made_of_the_log_knows_no_item_before_its_first_event(spark: SparkSession) -> None:
     events = [("i1", dt.datetime(2024, 1, 2)), ("i1", dt.datetime(2024, 1, 1)), ("i2", dt.datetime(2024, 3, 1))]
     frame = spark.createDataFrame(events, "item_id string, event_time timestamp")
