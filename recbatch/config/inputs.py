@@ -13,7 +13,7 @@ from recbatch.config.base import PositiveInt, Section
 MODELS = ("knn", "regression")
 # The kinds that they learn from, and the strategies for other kinds, of which nothing can be learnt.
 _LEARNED_FROM = ("category", "number")
-_UNLEARNED = {"text": ("keep", "drop", "constant")}
+_UNLEARNED = {"text": ("keep", "drop", "constant"), "vector": ("keep", "drop")}
 
 
 class RawColumn(Section):
@@ -102,13 +102,14 @@ class EventsInput(Section):
 
 
 class ItemAttribute(Section):
-    """One attribute; `separator` belongs to categories, `ngrams` and `buckets` to texts."""
+    """One attribute; `separator` belongs to categories, `ngrams` and `buckets` to texts, `size` to vectors."""
 
     source: RawColumn
-    kind: Literal["category", "number", "text"] = "category"
+    kind: Literal["category", "number", "text", "vector"] = "category"
     separator: str | None = None
     ngrams: PositiveInt | None = None
     buckets: PositiveInt | None = None
+    size: PositiveInt | None = None
     missing: Missing = Missing()
 
     @model_validator(mode="after")
@@ -117,6 +118,8 @@ class ItemAttribute(Section):
             raise ValueError(f"'separator' is for categories; a {self.kind} has one value")
         if self.kind != "text" and (self.ngrams is not None or self.buckets is not None):
             raise ValueError("'ngrams' and 'buckets' go with the kind 'text', and only with it")
+        if (self.kind == "vector") != (self.size is not None):
+            raise ValueError("'size', how many numbers a vector has, goes with the kind 'vector', and only with it")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from recbatch.config.inputs import ItemAttribute
 from recbatch.config.sections import FeaturesSection
+from recbatch.errors import InputContractError
 from recbatch.tables import columns as c
 from recbatch.transforms import imputation, normalization
 from recbatch.transforms.attributes import (
@@ -32,6 +33,8 @@ from recbatch.transforms.texts import hashed_ngrams
 
 MISSING_CODE = 0
 FIRST_CODE = 1
+# Offsets in a list of Arrow are 32 bits wide.
+_MOST_VALUES = 2**31 - 1
 
 
 def category_values(items: pa.Table, fields: Sequence[str]) -> pa.Table:
@@ -113,12 +116,21 @@ def fit_numbers(
 
 
 def item_features(
-    described: pa.Table, index: pa.Table, codes: pa.Table, fields: list[str], numbers: list[str], as_of: dt.datetime
+    described: pa.Table,
+    index: pa.Table,
+    codes: pa.Table,
+    fields: list[str],
+    numbers: list[str],
+    vectors: Mapping[str, int],
+    as_of: dt.datetime,
 ) -> pa.Table:
     """One row an entry of `item_index`, aligned with it; an item that `described` lacks has nothing but missing values.
 
     described: rows of `described_items`. codes: `category_index`. fields, numbers: the names of the attributes with
-    codes and of the number attributes, in the order of the columns' entries.
+    codes and of the number attributes, in the order of the columns' entries; so vectors, with the size of each.
+
+    Raises:
+        InputContractError: all vectors together have more numbers than a column of Arrow can hold.
     """
     index = index.sort_by(c.ITEM_IDX)
     row = pc.index_in(index[c.ITEM_ID], value_set=_whole(described[c.ITEM_ID])).combine_chunks()
@@ -131,6 +143,7 @@ def item_features(
             c.ITEM_ID: index[c.ITEM_ID],
             c.CATEGORIES: _codes(described[c.CATEGORIES], item, len(index), codes, fields),
             c.NUMBERS: _numbers(described[c.NUMBERS], row, numbers),
+            c.VECTORS: _vectors(described[c.VECTORS], row, vectors),
             c.ELIGIBLE: pa.array(np.append(_valid_rows(described, as_of), [False])[row]),
         }
     )
@@ -168,6 +181,37 @@ def _numbers(maps: pa.ChunkedArray, row: NDArray[np.int64], names: list[str]) ->
         column[rows[mine]] = values.to_numpy(zero_copy_only=False)[mine]
         made[:, at] = column[row]
     offsets = np.arange(len(row) + 1, dtype=np.int32) * len(names)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(made.ravel()))
+
+
+def _vectors(maps: pa.ChunkedArray, row: NDArray[np.int64], sizes: Mapping[str, int]) -> pa.Array:
+    """A list of float32 an item: its vectors one after the other, each of norm 1; row: as for `_numbers`.
+
+    Missing ones, and those that were delivered when they had another size, are zeros.
+    """
+    width = sum(sizes.values())
+    if len(row) * width > _MOST_VALUES:
+        raise InputContractError(
+            f"vectors of {width:,} numbers for {len(row):,} items are more than the {_MOST_VALUES:,} that fit",
+            remedy="give shorter vectors, for example their main components",
+        )
+    rows, keys, lists = _entries(maps)
+    made = np.zeros((len(row), width), np.float32)
+    at = 0
+    for name, size in sizes.items():
+        mine = pc.and_(pc.equal(keys, name), pc.equal(pc.list_value_length(lists), size))
+        values = lists.filter(mine).flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+        # In float64, where no square overflows, but never all of them at a time.
+        norm = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
+        norm[norm == 0] = 1.0
+        unit = np.divide(values, norm[:, None], out=np.empty_like(values), casting="same_kind")
+        place = np.full(len(maps) + 1, -1)
+        place[rows[mine.to_numpy(zero_copy_only=False)]] = np.arange(len(values))
+        found = place[row]
+        there = found >= 0
+        made[there, at : at + size] = unit[found[there]]
+        at += size
+    offsets = np.arange(len(row) + 1, dtype=np.int32) * width
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(made.ravel()))
 
 

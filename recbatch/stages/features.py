@@ -37,7 +37,7 @@ from recbatch.tables.arrow import read_arrow
 from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
 from recbatch.transforms import imputation
-from recbatch.transforms.attributes import category_fields, coded_fields, number_fields, text_fields
+from recbatch.transforms.attributes import category_fields, coded_fields, number_fields, text_fields, vector_sizes
 from recbatch.transforms.parameters import Parameters
 
 # By snapshot, in the order of the cuts.
@@ -228,11 +228,12 @@ def _write_item_features(
     parameters = fit_numbers(described, attributes, section)
     # From here on without Spark, whose jobs would take longer to plan than to run.
     rows = item_features(
-        described.select(c.ITEM_ID, c.CATEGORIES, c.NUMBERS, c.VALID_FROM, c.VALID_TO).toArrow(),
+        described.select(c.ITEM_ID, c.CATEGORIES, c.NUMBERS, c.VECTORS, c.VALID_FROM, c.VALID_TO).toArrow(),
         read_arrow(tables, schemas.ITEM_INDEX),
         read_arrow(tables, schemas.CATEGORY_INDEX),
         coded_fields(attributes),
         number_fields(attributes),
+        vector_sizes(attributes),
         as_of,
     )
     tables.replace_arrow(spec, rows, context.transaction)

@@ -1,4 +1,4 @@
-"""The declared attributes of an item, as one column each while they are worked on and as two maps in the tables."""
+"""The declared attributes of an item, as one column each while they are worked on and as maps in the tables."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def coded_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
     return sorted([*category_fields(attributes), *text_fields(attributes)])
 
 
+def vector_sizes(attributes: Mapping[str, ItemAttribute]) -> dict[str, int]:
+    """How many numbers each vector attribute has, in the order of `item_features.vectors`."""
+    return {name: one.size for name, one in sorted(attributes.items()) if one.size is not None}
+
+
 def number_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
     """The numeric attributes in the order of `item_features.numbers`; the price in the log comes last."""
     return number_names(name for name, attribute in attributes.items() if attribute.kind == "number")
@@ -72,7 +77,7 @@ def strategies(missing: Mapping[str, Missing]) -> dict[str, Missing]:
 def pack_attributes(
     rows: DataFrame, attributes: Mapping[str, ItemAttribute], *, for_network: bool = False
 ) -> DataFrame:
-    """Replace the working columns by the maps `categories` (name -> values) and `numbers` (name -> value).
+    """Replace the working columns by the maps `categories` (name -> values), `numbers` and `vectors` (name -> value).
 
     Several values of a category are split at its separator; a missing attribute has no entry. A text is one value, and
     `for_network` the values of its words.
@@ -82,13 +87,15 @@ def pack_attributes(
         for name, attribute in attributes.items()
         if attribute.kind in ("category", "text")
     }
-    numbers = {
-        name: F.col(attribute_column(name)) for name, attribute in attributes.items() if attribute.kind == "number"
-    }
+    numbers, vectors = (
+        {name: F.col(attribute_column(name)) for name, attribute in attributes.items() if attribute.kind == kind}
+        for kind in ("number", "vector")
+    )
     imputed = F.transform(c.IMPUTED, lambda name: F.regexp_replace(name, f"^{_PREFIX}", ""))
     return (
         rows.withColumn(c.CATEGORIES, _present(categories).cast("map<string,array<string>>"))
         .withColumn(c.NUMBERS, _present(numbers).cast("map<string,double>"))
+        .withColumn(c.VECTORS, _present(vectors).cast("map<string,array<float>>"))
         .withColumn(c.IMPUTED, imputed)
         .drop(*[attribute_column(name) for name in attributes])
     )
@@ -106,9 +113,11 @@ def unpack_attributes(items: DataFrame, attributes: Mapping[str, ItemAttribute])
 
 
 def attribute_value(name: str, attribute: ItemAttribute) -> Column:
-    """The value in the maps `categories` or `numbers`; several values of a category as one text."""
+    """The value in the map that the attribute belongs to; several values of a category as one text."""
     if attribute.kind == "number":
         return F.col(c.NUMBERS)[name]
+    if attribute.kind == "vector":
+        return F.col(c.VECTORS)[name]
     return F.array_join(F.col(c.CATEGORIES)[name], attribute.separator or "")
 
 

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from recbatch.config.inputs import ItemAttribute
 from recbatch.config.sections import FeaturesSection
+from recbatch.errors import InputContractError
 from recbatch.features.index import new_entries
 from recbatch.features.item_features import (
     catalogue_at,
@@ -23,7 +24,7 @@ from recbatch.features.item_features import (
 )
 from recbatch.tables import columns as c
 from recbatch.tables.schemas import ITEM_FEATURES, ITEM_HISTORY
-from recbatch.transforms.attributes import category_fields, coded_fields, number_fields
+from recbatch.transforms.attributes import category_fields, coded_fields, number_fields, vector_sizes
 
 JANUARY, MARCH, JUNE = (dt.datetime(2024, month, 1, tzinfo=dt.UTC) for month in (1, 3, 6))
 ATTRIBUTES = {
@@ -75,6 +76,7 @@ def _item(item_id: str, **changes: Any) -> dict[str, Any]:
         c.ITEM_ID: item_id,
         c.CATEGORIES: {},
         c.NUMBERS: {},
+        c.VECTORS: {},
         c.IMPUTED: [],
     }
     return row | changes
@@ -108,7 +110,8 @@ def _features(spark: SparkSession, items: DataFrame, codes: pa.Table, as_of: dt.
     section = FeaturesSection()
     prices = spark.createDataFrame(PRICES, "item_id string, price double")
     described = described_items(catalogue_at(items, ATTRIBUTES, as_of), prices, ATTRIBUTES, section).toArrow()
-    rows = item_features(described, _index(INDEX), codes, category_fields(ATTRIBUTES), number_fields(ATTRIBUTES), as_of)
+    fields, numbers = category_fields(ATTRIBUTES), number_fields(ATTRIBUTES)
+    rows = item_features(described, _index(INDEX), codes, fields, numbers, {}, as_of)
     assert rows.schema.names == ITEM_FEATURES.schema.names
     found = rows.to_pylist()
     assert [row[c.ITEM_IDX] for row in found] == list(range(len(INDEX)))
@@ -174,10 +177,10 @@ def test_numbers_are_fitted_to_the_items_known_at_a_date(spark: SparkSession, it
 def test_a_catalogue_without_attributes(spark: SparkSession, items: DataFrame) -> None:
     prices = spark.createDataFrame(PRICES, "item_id string, price double")
     described = described_items(catalogue_at(items, {}, MARCH), prices, {}, FeaturesSection()).toArrow()
-    rows = item_features(described, _index({"a": 0, "b": 1}), NO_CODES, [], number_fields({}), MARCH)
+    rows = item_features(described, _index({"a": 0, "b": 1}), NO_CODES, [], number_fields({}), {}, MARCH)
     found = {row[c.ITEM_ID]: row for row in rows.to_pylist()}
     assert [found[name][c.CATEGORIES] for name in "ab"] == [[], []]
-    assert all(len(row[c.NUMBERS]) == 1 for row in found.values())
+    assert all((len(row[c.NUMBERS]), row[c.VECTORS]) == (1, []) for row in found.values())
 
 
 def test_texts_have_the_codes_of_their_runs_of_words(spark: SparkSession) -> None:
@@ -198,7 +201,7 @@ def test_texts_have_the_codes_of_their_runs_of_words(spark: SparkSession) -> Non
     described = described_items(known, prices, attributes, FeaturesSection()).toArrow()
     assert coded_fields(attributes) == ["brand", "name"]
     found = item_features(
-        described, _index({"a": 0, "b": 1, "c": 2, "d": 3, "new": 4}), codes, ["brand", "name"], [], MARCH
+        described, _index({"a": 0, "b": 1, "c": 2, "d": 3, "new": 4}), codes, ["brand", "name"], [], {}, MARCH
     )
     brands, names = zip(*(row[c.CATEGORIES] for row in found.to_pylist()), strict=True)
 
@@ -216,3 +219,52 @@ def test_texts_have_the_codes_of_their_runs_of_words(spark: SparkSession) -> Non
 
 
 _NAMELESS = {"strategy": "constant", "value": "nameless"}
+
+
+def test_vectors_lie_one_after_the_other_with_a_norm_of_one(spark: SparkSession) -> None:
+    kinds = {"sound": 3, "look": 2}
+    attributes = {
+        name: ItemAttribute.model_validate({"source": name, "kind": "vector", "size": size})
+        for name, size in kinds.items()
+    }
+    rows = [
+        _item("a", vectors={"sound": [2.0, -1.0, 2.0], "look": [3.0, 4.0]}),
+        _item("b", vectors={"sound": [0.0, 0.0, 0.0], "unmapped": [1.0]}),
+        # Too large and too small to be squared in float32; and of an older size.
+        _item("c", vectors={"sound": [3e38, 0.0, 3e38], "look": [1e-30, 0.0]}),
+        _item("d", vectors={"look": [1.0, 2.0, 3.0]}, numbers={"size": 1.0}),
+    ]
+    items = spark.createDataFrame(rows, ITEM_HISTORY.schema)
+    prices = spark.createDataFrame([], "item_id string, price double")
+    known = catalogue_at(items, attributes, MARCH)
+    described = described_items(known, prices, attributes, FeaturesSection()).toArrow()
+    sizes = vector_sizes(attributes)
+    assert list(sizes.items()) == [("look", 2), ("sound", 3)]
+    index = _index({"d": 0, "c": 1, "a": 2, "new": 3, "b": 4})
+    found = item_features(described, index, NO_CODES, [], number_fields({}), sizes, MARCH)
+    root = 0.5**0.5
+    np.testing.assert_allclose(
+        found[c.VECTORS].to_pylist(),
+        [
+            [0.0] * 5,
+            [1.0, 0.0, root, 0.0, root],
+            [0.6, 0.8, 2 / 3, -1 / 3, 2 / 3],
+            [0.0] * 5,
+            [0.0] * 5,
+        ],
+        rtol=1e-6,
+    )
+    # Also where nothing at all is known yet.
+    nobody = item_features(described[:0], index, NO_CODES, [], number_fields({}), sizes, MARCH)
+    assert nobody[c.VECTORS].to_pylist() == [[0.0] * 5] * 5
+
+
+def test_more_numbers_than_a_column_holds_are_refused(spark: SparkSession, items: DataFrame) -> None:
+    described = described_items(
+        catalogue_at(items, {}, MARCH),
+        spark.createDataFrame(PRICES, "item_id string, price double"),
+        {},
+        FeaturesSection(),
+    ).toArrow()
+    with pytest.raises(InputContractError, match="4,294,967,296 numbers for 1 items are more than"):
+        item_features(described, _index({"a": 0}), NO_CODES, [], [], {"look": 2**32}, MARCH)
