@@ -87,7 +87,10 @@ def _content(side: str, attributes: Collection[str]) -> Column:
     def said(name: Column, _: Column) -> Column:
         return F.array_contains(wanted, name) & ~F.array_contains(imputed, name)
 
-    entries = [F.array_sort(F.map_entries(F.map_filter(f"{side}.{part}", said))) for part in (c.CATEGORIES, c.NUMBERS)]
+    maps = (c.CATEGORIES, c.NUMBERS, c.VECTORS)
+    *entries, vectors = (F.array_sort(F.map_entries(F.map_filter(f"{side}.{part}", said))) for part in maps)
+    # Hundreds of numbers take long to write and compare; of two vectors the chance of the same hash is 2 to the -64.
+    entries.append(F.xxhash64(vectors))
     fixed = [F.col(f"{side}.{name}") for name in (c.TITLE, c.VALID_TO)]
     parts = [part.alias(f"part_{number}") for number, part in enumerate([*fixed, *entries])]
     return F.to_json(F.struct(*parts), {"ignoreNullFields": "false"})
@@ -95,5 +98,5 @@ def _content(side: str, attributes: Collection[str]) -> Column:
 
 def _attribute_names(rows: DataFrame) -> set[str]:
     """The attributes that any row has a value of."""
-    keys = F.concat(F.map_keys(c.CATEGORIES), F.map_keys(c.NUMBERS))
+    keys = F.concat(*[F.map_keys(part) for part in (c.CATEGORIES, c.NUMBERS, c.VECTORS)])
     return {row[0] for row in rows.select(F.explode(keys)).distinct().collect()}

@@ -7,18 +7,20 @@ from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import DataType
 
-from recbatch.cleaning import parsing, rules
+from recbatch.cleaning import parsing, rules, vectors
 from recbatch.cleaning.arrivals import Arrived
 from recbatch.cleaning.contract import Contract
 from recbatch.cleaning.duplicates import mark_outcome
 from recbatch.cleaning.item_history import current_items
 from recbatch.cleaning.raw import CORRUPT, RawRows, read_raw
-from recbatch.config.inputs import ItemsInput, RawColumn
+from recbatch.config.inputs import ItemAttribute, ItemsInput, RawColumn
 from recbatch.tables import columns as c
 from recbatch.transforms import imputation
 from recbatch.transforms.attributes import attribute_column, fields, pack_attributes, strategies
 from recbatch.transforms.imputation import Fill
+from recbatch.transforms.texts import has_words
 
 _TIMES = (c.VALID_FROM, c.VALID_TO)
 _FIXED = (c.ITEM_ID, c.TITLE, *_TIMES)
@@ -42,15 +44,16 @@ def parse_items(
 
 def _judged(raw: RawRows, wanted: dict[str, RawColumn], source: ItemsInput, faults: dict[str, Column]) -> DataFrame:
     """As with events, a layer of texts and one of typed values, so that no expression holds another one twice."""
-    texts = [_trimmed(name, source).alias(_text(name)) for name in wanted]
+    kinds = {field.name: field.dataType for field in raw.rows.schema}
+    texts = [_trimmed(name, source, kinds[name]).alias(_text(name)) for name in wanted]
     rows = raw.rows.select("*", *texts)
     values = {
         name: F.col(_text(name)) if name in wanted else F.lit(None).cast("string") for name in (c.ITEM_ID, c.TITLE)
     }
     values |= {name: _time(rows, name, wanted, source) for name in _TIMES}
     for name, attribute in source.attributes.items():
-        value = F.col(_text(attribute_column(name)))
-        values[attribute_column(name)] = parsing.number(value) if attribute.kind == "number" else value
+        column = attribute_column(name)
+        values[column] = _typed(F.col(_text(column)), attribute, kinds[column])
     kept = [CORRUPT, c.SOURCE_FILE, *raw.needs, *map(_text, wanted)]
     rows = rows.select(*kept, *[value.alias(name) for name, value in values.items()])
     rows = rows.withColumn(c.REASONS, rules.mask(faults))
@@ -73,15 +76,28 @@ def _text(name: str) -> str:
     return f"_text_{name}"
 
 
-def _trimmed(name: str, source: ItemsInput) -> Column:
-    raw = F.col(name)
-    separators = {attribute_column(one): attribute.separator for one, attribute in source.attributes.items()}
-    separator = separators.get(name)
+def _trimmed(name: str, source: ItemsInput, kind: DataType) -> Column:
+    raw, trimmed = F.col(name), parsing.text(F.col(name))
+    attributes = {attribute_column(one): attribute for one, attribute in source.attributes.items()}
+    if name not in attributes:
+        return trimmed
+    separator = attributes[name].separator
+    if attributes[name].kind == "vector":
+        return vectors.given(raw, kind)
+    if attributes[name].kind == "text":
+        # A text without a letter or a digit is a missing value.
+        return F.when(has_words(trimmed), trimmed)
     if separator is None:
-        return parsing.text(raw)
+        return trimmed
     # Separators without a value between them are a missing value.
     values = F.replace(raw.cast("string"), F.lit(separator), F.lit(" "))
-    return F.when(parsing.text(values).isNotNull(), parsing.text(raw))
+    return F.when(parsing.text(values).isNotNull(), trimmed)
+
+
+def _typed(trimmed: Column, attribute: ItemAttribute, kind: DataType) -> Column:
+    if attribute.size is not None:
+        return vectors.vector(trimmed, kind, attribute.size)
+    return parsing.number(trimmed) if attribute.kind == "number" else trimmed
 
 
 def _time(rows: DataFrame, name: str, wanted: dict[str, RawColumn], source: ItemsInput) -> Column:
@@ -99,7 +115,7 @@ def _faults(source: ItemsInput, wanted: dict[str, RawColumn]) -> dict[str, Colum
     faults = {f"missing_{c.ITEM_ID}": F.col(c.ITEM_ID).isNull()}
     faults |= {f"invalid_{name}": unparsed(name) for name in _TIMES if name in wanted}
     for name, attribute in source.attributes.items():
-        if attribute.kind == "number":
+        if attribute.kind in ("number", "vector"):
             faults[f"invalid_{name}"] = unparsed(attribute_column(name))
         if attribute.missing.strategy == "drop":
             faults[f"missing_{name}"] = F.col(attribute_column(name)).isNull()
@@ -134,6 +150,7 @@ def extend_items_of_log(known: DataFrame | None, events: DataFrame, run_id: str)
         text.alias(c.TITLE),
         F.create_map().cast("map<string,array<string>>").alias(c.CATEGORIES),
         F.create_map().cast("map<string,double>").alias(c.NUMBERS),
+        F.create_map().cast("map<string,array<float>>").alias(c.VECTORS),
         F.array().cast("array<string>").alias(c.IMPUTED),
         c.VALID_FROM,
         F.lit(None).cast("timestamp").alias(c.VALID_TO),

@@ -11,6 +11,9 @@ from recbatch.config.base import PositiveInt, Section
 
 # The strategies that learn from an item's other attributes.
 MODELS = ("knn", "regression")
+# The kinds that they learn from, and the strategies for other kinds, of which nothing can be learnt.
+_LEARNED_FROM = ("category", "number")
+_UNLEARNED = {"text": ("keep", "drop", "constant"), "vector": ("keep", "drop")}
 
 
 class RawColumn(Section):
@@ -99,19 +102,35 @@ class EventsInput(Section):
 
 
 class ItemAttribute(Section):
+    """One attribute; `separator` belongs to categories, `ngrams` and `buckets` to texts, `size` to vectors."""
+
     source: RawColumn
-    kind: Literal["category", "number"] = "category"
+    kind: Literal["category", "number", "text", "vector"] = "category"
     separator: str | None = None
+    ngrams: PositiveInt | None = None
+    buckets: PositiveInt | None = None
+    size: PositiveInt | None = None
     missing: Missing = Missing()
 
     @model_validator(mode="after")
+    def _options_fit_the_kind(self) -> ItemAttribute:
+        if self.kind != "category" and self.separator is not None:
+            raise ValueError(f"'separator' is for categories; a {self.kind} has one value")
+        if self.kind != "text" and (self.ngrams is not None or self.buckets is not None):
+            raise ValueError("'ngrams' and 'buckets' go with the kind 'text', and only with it")
+        if (self.kind == "vector") != (self.size is not None):
+            raise ValueError("'size', how many numbers a vector has, goes with the kind 'vector', and only with it")
+        return self
+
+    @model_validator(mode="after")
     def _strategy_fits_the_kind(self) -> ItemAttribute:
+        if self.kind in _UNLEARNED and self.missing.strategy not in _UNLEARNED[self.kind]:
+            allowed = ", ".join(_UNLEARNED[self.kind])
+            raise ValueError(f"missing strategy '{self.missing.strategy}' is not for a {self.kind}; use {allowed}")
         if self.kind == "category" and self.missing.strategy in ("mean", "median", "group_mean"):
             raise ValueError(f"missing strategy '{self.missing.strategy}' is for numbers; use 'mode' or 'constant'")
         if self.separator is not None and self.missing.strategy in MODELS:
             raise ValueError(f"missing strategy '{self.missing.strategy}' gives one value; with 'separator' use 'mode'")
-        if self.kind == "number" and self.separator is not None:
-            raise ValueError("'separator' is for categories; a number has one value")
         if self.kind == "number" and isinstance(self.missing.value, str):
             raise ValueError(f"the constant {self.missing.value!r} of a number must be a number")
         return self
@@ -148,7 +167,8 @@ def unlearnable(name: str, missing: Missing, attributes: Mapping[str, ItemAttrib
     categories = sorted(other for other, one in attributes.items() if one.kind == "category" and other != name)
     if missing.strategy == "group_mean" and missing.by not in categories:
         return f"'{name}' is to be filled by the mean of each '{missing.by}', which is none of {categories}"
-    if missing.strategy in MODELS and not attributes.keys() - {name}:
+    learned_from = [other for other, one in attributes.items() if one.kind in _LEARNED_FROM and other != name]
+    if missing.strategy in MODELS and not learned_from:
         return f"'{name}' is to be filled from the other attributes, and there is none; use 'mode' or 'constant'"
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,27 +14,44 @@ from pyspark.sql import functions as F
 
 from recbatch.config.inputs import ItemAttribute
 from recbatch.config.sections import FeaturesSection
+from recbatch.errors import InputContractError
 from recbatch.tables import columns as c
 from recbatch.transforms import imputation, normalization
 from recbatch.transforms.attributes import (
     ITEM_PRICE,
     attribute_column,
+    category_fields,
     fields,
     number_fields,
     pack_attributes,
     strategies,
+    text_fields,
     unpack_attributes,
 )
 from recbatch.transforms.parameters import Parameters
+from recbatch.transforms.texts import hashed_ngrams
 
 MISSING_CODE = 0
 FIRST_CODE = 1
+# Offsets in a list of Arrow are 32 bits wide.
+_MOST_VALUES = 2**31 - 1
 
 
-def category_values(items: pa.Table) -> pa.Table:
-    """The (field, value) pairs of the catalogue, given its column `categories`."""
-    _, fields, values = _entries(items[c.CATEGORIES])
-    return pa.table({c.FIELD: fields.take(pc.list_parent_indices(values)), c.VALUE: values.flatten()})
+def category_values(items: pa.Table, fields: Sequence[str]) -> pa.Table:
+    """The (field, value) pairs of the category attributes `fields` in the catalogue, given its column `categories`."""
+    _, names, values = _entries(items[c.CATEGORIES])
+    pairs = pa.table({c.FIELD: names.take(pc.list_parent_indices(values)), c.VALUE: values.flatten()})
+    return pairs.filter(pc.is_in(pairs[c.FIELD], value_set=pa.array(fields, pa.string())))
+
+
+def coded_values(items: DataFrame, attributes: Mapping[str, ItemAttribute]) -> DataFrame:
+    """The (field, value) pairs of categories and of texts, each once, given the catalogue's column `categories`."""
+    values = F.when(F.col(c.FIELD).isin(category_fields(attributes)), F.col(c.VALUE))
+    for name in text_fields(attributes):
+        whole = F.array_join(F.col(c.VALUE), "")
+        values = values.when(F.col(c.FIELD) == name, hashed_ngrams(whole, attributes[name]))
+    entries = items.select(F.explode(c.CATEGORIES).alias(c.FIELD, c.VALUE))
+    return entries.select(c.FIELD, F.explode(values).alias(c.VALUE)).distinct()
 
 
 def valid_at(as_of: dt.datetime) -> Column:
@@ -74,6 +91,8 @@ def described_items(
 ) -> DataFrame:
     """Rows of `catalogue_at` with attributes as maps, and missing ones filled by what was known then.
 
+    Texts are cut into the values that stand for their words.
+
     prices: (item_id, price), the mean price of an item in the log, which `numbers` gains as `item_price`.
     """
     price = prices.select(c.ITEM_ID, F.col(c.PRICE).alias(attribute_column(ITEM_PRICE)))
@@ -81,7 +100,7 @@ def described_items(
     missing = {name: attribute.missing for name, attribute in attributes.items()} | {ITEM_PRICE: section.item_price}
     fills = imputation.fit(with_price, strategies(missing), fields(attributes))
     filled = imputation.apply(with_price, fills)
-    return pack_attributes(filled, {**attributes, ITEM_PRICE: _PRICE_ATTRIBUTE})
+    return pack_attributes(filled, {**attributes, ITEM_PRICE: _PRICE_ATTRIBUTE}, for_network=True)
 
 
 _PRICE_ATTRIBUTE = ItemAttribute.model_validate({"source": ITEM_PRICE, "kind": "number"})
@@ -97,12 +116,21 @@ def fit_numbers(
 
 
 def item_features(
-    described: pa.Table, index: pa.Table, codes: pa.Table, fields: list[str], numbers: list[str], as_of: dt.datetime
+    described: pa.Table,
+    index: pa.Table,
+    codes: pa.Table,
+    fields: list[str],
+    numbers: list[str],
+    vectors: Mapping[str, int],
+    as_of: dt.datetime,
 ) -> pa.Table:
     """One row an entry of `item_index`, aligned with it; an item that `described` lacks has nothing but missing values.
 
-    described: rows of `described_items`. codes: `category_index`. fields, numbers: the names of the category and of
-    the number attributes, in the order of the columns' entries.
+    described: rows of `described_items`. codes: `category_index`. fields, numbers: the names of the attributes with
+    codes and of the number attributes, in the order of the columns' entries; so vectors, with the size of each.
+
+    Raises:
+        InputContractError: all vectors together have more numbers than a column of Arrow can hold.
     """
     index = index.sort_by(c.ITEM_IDX)
     row = pc.index_in(index[c.ITEM_ID], value_set=_whole(described[c.ITEM_ID])).combine_chunks()
@@ -115,6 +143,7 @@ def item_features(
             c.ITEM_ID: index[c.ITEM_ID],
             c.CATEGORIES: _codes(described[c.CATEGORIES], item, len(index), codes, fields),
             c.NUMBERS: _numbers(described[c.NUMBERS], row, numbers),
+            c.VECTORS: _vectors(described[c.VECTORS], row, vectors),
             c.ELIGIBLE: pa.array(np.append(_valid_rows(described, as_of), [False])[row]),
         }
     )
@@ -152,6 +181,37 @@ def _numbers(maps: pa.ChunkedArray, row: NDArray[np.int64], names: list[str]) ->
         column[rows[mine]] = values.to_numpy(zero_copy_only=False)[mine]
         made[:, at] = column[row]
     offsets = np.arange(len(row) + 1, dtype=np.int32) * len(names)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(made.ravel()))
+
+
+def _vectors(maps: pa.ChunkedArray, row: NDArray[np.int64], sizes: Mapping[str, int]) -> pa.Array:
+    """A list of float32 an item: its vectors one after the other, each of norm 1; row: as for `_numbers`.
+
+    Missing ones, and those that were delivered when they had another size, are zeros.
+    """
+    width = sum(sizes.values())
+    if len(row) * width > _MOST_VALUES:
+        raise InputContractError(
+            f"vectors of {width:,} numbers for {len(row):,} items are more than the {_MOST_VALUES:,} that fit",
+            remedy="give shorter vectors, for example their main components",
+        )
+    rows, keys, lists = _entries(maps)
+    made = np.zeros((len(row), width), np.float32)
+    at = 0
+    for name, size in sizes.items():
+        mine = pc.and_(pc.equal(keys, name), pc.equal(pc.list_value_length(lists), size))
+        values = lists.filter(mine).flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+        # In float64, where no square overflows, but never all of them at a time.
+        norm = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
+        norm[norm == 0] = 1.0
+        unit = np.divide(values, norm[:, None], out=np.empty_like(values), casting="same_kind")
+        place = np.full(len(maps) + 1, -1)
+        place[rows[mine.to_numpy(zero_copy_only=False)]] = np.arange(len(values))
+        found = place[row]
+        there = found >= 0
+        made[there, at : at + size] = unit[found[there]]
+        at += size
+    offsets = np.arange(len(row) + 1, dtype=np.int32) * width
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(made.ravel()))
 
 

@@ -80,7 +80,8 @@ def pack(artifact: Artifact) -> dict[str, bytes]:
     }
     description = {
         "model": artifact.model.config.model_dump(),
-        "shape": asdict(artifact.model.shape),
+        # Without vectors a model is described as before there were any.
+        "shape": {name: size for name, size in asdict(artifact.model.shape).items() if name != "n_vector" or size},
         "fusion": None if artifact.fusion is None else asdict(artifact.fusion),
         "item_ids_sha256": artifact.item_ids_sha256,
         "normalization": artifact.normalization,

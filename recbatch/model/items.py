@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _INIT = 0.02
+_NO_VECTORS = torch.zeros(0, 0)
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class ItemFeatures:
     """Attributes of I items, row = item_idx.
 
     categories: a field each (indptr (I + 1,) int64, codes int64): the codes of item i in this field; 0 = missing.
-    numbers: (I, m) float32, normalised.
+    numbers: (I, m) float32, normalised. vectors: (I, v) float32, given vectors of norm 1 one after the other, zeros
+    where missing; without rows where no item has one.
     """
 
     categories: tuple[tuple[Tensor, Tensor], ...]
     numbers: Tensor
+    vectors: Tensor = _NO_VECTORS
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> ItemFeatures:
@@ -46,8 +49,11 @@ class ItemFeatures:
             )
             for f in range(n_fields)
         )
-        numbers = table["numbers"].chunk(0).flatten().to_numpy().astype(np.float32).reshape(n_items, -1)
-        return cls(categories, torch.from_numpy(numbers))
+        numbers, vectors = (
+            torch.from_numpy(table[name].chunk(0).flatten().to_numpy().astype(np.float32).reshape(n_items, -1))
+            for name in ("numbers", "vectors")
+        )
+        return cls(categories, numbers, vectors)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -67,7 +73,7 @@ class ItemFeatures:
 
 
 class ItemTower(nn.Module):
-    """v_i = id_i + Σ_field gate ⊙ mean embedding of the item's codes + W numbers, and a bias made in the same way.
+    """v_i = id_i + Σ_field gate ⊙ mean embedding of the item's codes + W numbers + V vectors, and a bias made likewise.
 
     The gate of a field differs between items whose id was trained and items known by their attributes alone: a new
     item, one without interactions, or one whose id is dropped while training.
@@ -75,7 +81,15 @@ class ItemTower(nn.Module):
 
     trained: Tensor
 
-    def __init__(self, n_items: int, field_sizes: tuple[int, ...], n_numbers: int, dim: int, id_dropout: float) -> None:
+    def __init__(
+        self,
+        n_items: int,
+        field_sizes: tuple[int, ...],
+        n_numbers: int,
+        dim: int,
+        id_dropout: float,
+        n_vector: int = 0,
+    ) -> None:
         super().__init__()
         # A share of the items is shown without their id while training, so that attributes learn to stand alone.
         self._id_dropout = id_dropout
@@ -85,11 +99,13 @@ class ItemTower(nn.Module):
         self.fields = nn.ModuleList(bags)
         self.gate = nn.Parameter(torch.ones(2, len(field_sizes), dim))  # [0]: id unknown, [1]: id known
         self.numbers = nn.Linear(n_numbers, dim, bias=False) if n_numbers else None
+        self.vectors = nn.Linear(n_vector, dim, bias=False) if n_vector else None
         self.id_bias = nn.Parameter(torch.zeros(n_items))
         self.attribute_bias = nn.Parameter(torch.zeros(dim))
         self.register_buffer("trained", torch.zeros(n_items, dtype=torch.bool))
         self._field_sizes = field_sizes
-        linear = [] if self.numbers is None else [self.numbers.weight]
+        # What has norm 1 is projected to the size of an embedding by weights as large as an embedding's.
+        linear = [one.weight for one in (self.numbers, self.vectors) if one is not None]
         for weight in (self.id.weight, *(bag.weight for bag in bags), *linear):
             nn.init.normal_(weight, std=_INIT)
         with torch.no_grad():
@@ -111,6 +127,8 @@ class ItemTower(nn.Module):
             attributes = attributes + field(codes, begin) * torch.where(present, self.gate[1, f], self.gate[0, f])
         if self.numbers is not None:
             attributes = attributes + self.numbers(features.numbers[item_idx])
+        if self.vectors is not None:
+            attributes = attributes + self.vectors(features.vectors[item_idx])
         vectors = F.embedding(row, self.id.weight) * present + attributes
         bias = F.embedding(row, self.id_bias[:, None]).squeeze(1) * known + attributes @ self.attribute_bias
         return vectors, bias

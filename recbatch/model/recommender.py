@@ -28,6 +28,7 @@ class Shape:
     field_sizes: tuple[int, ...]
     n_numbers: int
     n_event_types: int
+    n_vector: int = 0
 
 
 class Recommender(nn.Module):
@@ -37,7 +38,9 @@ class Recommender(nn.Module):
         super().__init__()
         self.config, self.shape = config, shape
         dim = config.dim
-        self.items = ItemTower(shape.n_items, shape.field_sizes, shape.n_numbers, dim, config.id_dropout)
+        self.items = ItemTower(
+            shape.n_items, shape.field_sizes, shape.n_numbers, dim, config.id_dropout, shape.n_vector
+        )
         self.event_type = nn.Embedding(shape.n_event_types, dim)
         self.gap = nn.Embedding(_GAP_BUCKETS + 1, dim)  # the last row: no behaviour before
         self.amounts = nn.Linear(2, dim, bias=False)  # price, quantity

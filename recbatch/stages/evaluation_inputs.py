@@ -27,18 +27,17 @@ from recbatch.ranking.csr import Csr
 from recbatch.stages.inputs import (
     CHAMPION,
     EVALUATION,
+    features_of_model,
     load_artifact,
-    normalised_features,
     read_parameters,
     read_popularity,
     sampled_buckets,
     snapshot_times,
-    trained_parameters,
 )
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
 from recbatch.tables.arrow import read_arrow
-from recbatch.transforms.attributes import category_fields
+from recbatch.transforms.attributes import category_fields, coded_fields
 from recbatch.transforms.parameters import Parameters
 
 
@@ -107,16 +106,18 @@ def _attributes(context: StageContext, rows: pa.Table) -> dict[str, Attribute]:
     for row in read_arrow(context.tables, schemas.CATEGORY_INDEX).to_pylist():
         values.setdefault(row[c.FIELD], {})[row[c.CODE]] = row[c.VALUE]
     source = context.config.input.items
-    names = [] if source is None else category_fields(source.attributes)
+    names = [] if source is None else coded_fields(source.attributes)
+    shown = [] if source is None else category_fields(source.attributes)
     columns = ItemFeatures.from_arrow(rows).categories
     if len(names) != len(columns):
         raise InputContractError(
-            f"items have {len(columns)} category attributes, the configuration {len(names)}",
+            f"items have {len(columns)} category and text attributes, the configuration {len(names)}",
             remedy="run `recbatch features` after a change of input.items.attributes",
         )
     return {
         name: Attribute(indptr.numpy(), codes.numpy(), values.get(name, {}))
         for name, (indptr, codes) in zip(names, columns, strict=True)
+        if name in shown
     }
 
 
@@ -147,15 +148,10 @@ def load_past(context: StageContext, model: Mapping[str, Any], items: Items) -> 
     """The twin of a model's artifact that knows only the past, and the items as it takes them."""
     path = model[c.MODEL_PATH].rsplit("/", 1)[0] + f"/{EVALUATION}"
     loaded = load_artifact(context.spark, path, items.rows[c.ITEM_ID].to_pylist())
-    features = normalised_features(items.rows, items.fitted, trained_parameters(loaded))
-    shape, n_types = loaded.model.shape, len(context.config.input.events.types())
-    if (shape.n_event_types, len(shape.field_sizes)) != (n_types, len(features.categories)):
-        raise ModelError(
-            f"model '{path}' knows {shape.n_event_types} event types and {len(shape.field_sizes)} category attributes, "
-            f"the tables have {n_types} and {len(features.categories)}",
-            remedy="train again",
-        )
-    return Tested(loaded, features)
+    trained, n_types = loaded.model.shape.n_event_types, len(context.config.input.events.types())
+    if trained != n_types:
+        raise ModelError(f"model '{path}' knows {trained} event types, the tables have {n_types}", remedy="train again")
+    return Tested(loaded, features_of_model(items.rows, items.fitted, loaded))
 
 
 def load_champion(context: StageContext, candidate: Mapping[str, Any], items: Items) -> Tested | None:

@@ -22,6 +22,7 @@ from recbatch.features.item_features import (
     FIRST_CODE,
     catalogue_at,
     category_values,
+    coded_values,
     described_items,
     fit_numbers,
     item_features,
@@ -36,7 +37,7 @@ from recbatch.tables.arrow import read_arrow
 from recbatch.tables.ledger import StageResult
 from recbatch.tables.schemas import TableSpec
 from recbatch.transforms import imputation
-from recbatch.transforms.attributes import category_fields, number_fields
+from recbatch.transforms.attributes import category_fields, coded_fields, number_fields, text_fields, vector_sizes
 from recbatch.transforms.parameters import Parameters
 
 # By snapshot, in the order of the cuts.
@@ -139,9 +140,16 @@ def _utc(seconds: int) -> dt.datetime:
 def _extend_indices(context: StageContext) -> bool:
     """Number what is new in the catalogue; returns whether there is a new item."""
     tables, run_id = context.tables, context.run_id
-    items = read_arrow(tables, schemas.ITEM_HISTORY, columns=[c.ITEM_ID, c.CATEGORIES])
+    attributes = _attributes(context)
+    texts = text_fields(attributes)
+    columns = [c.ITEM_ID] if texts else [c.ITEM_ID, c.CATEGORIES]
+    items = read_arrow(tables, schemas.ITEM_HISTORY, columns=columns)
     more_items = extend_index(tables, schemas.ITEM_INDEX, items, [c.ITEM_ID], c.ITEM_IDX, 0, run_id)
-    values = category_values(items)
+    if texts:
+        # Whole texts stay with the executors.
+        values = coded_values(tables.read(schemas.ITEM_HISTORY), attributes).toArrow()
+    else:
+        values = category_values(items, category_fields(attributes))
     extend_index(tables, schemas.CATEGORY_INDEX, values, [c.FIELD, c.VALUE], c.CODE, FIRST_CODE, run_id)
     return more_items
 
@@ -220,11 +228,12 @@ def _write_item_features(
     parameters = fit_numbers(described, attributes, section)
     # From here on without Spark, whose jobs would take longer to plan than to run.
     rows = item_features(
-        described.select(c.ITEM_ID, c.CATEGORIES, c.NUMBERS, c.VALID_FROM, c.VALID_TO).toArrow(),
+        described.select(c.ITEM_ID, c.CATEGORIES, c.NUMBERS, c.VECTORS, c.VALID_FROM, c.VALID_TO).toArrow(),
         read_arrow(tables, schemas.ITEM_INDEX),
         read_arrow(tables, schemas.CATEGORY_INDEX),
-        category_fields(attributes),
+        coded_fields(attributes),
         number_fields(attributes),
+        vector_sizes(attributes),
         as_of,
     )
     tables.replace_arrow(spec, rows, context.transaction)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,27 @@ def normalised_features(
     raw = features.numbers.numpy()
     columns = [normalise(raw[:, at], trained[f"{_OF_ITEMS}{name}"]) for at, name in enumerate(mine) if len(rows)]
     numbers = torch.from_numpy(np.stack(columns, axis=1)) if columns else features.numbers
-    return ItemFeatures(features.categories, numbers)
+    return replace(features, numbers=numbers)
 
 
-def trained_parameters(loaded: Artifact) -> dict[str, Parameters]:
+def features_of_model(rows: pa.Table, fitted: Mapping[str, Parameters], loaded: Artifact) -> ItemFeatures:
+    """As `normalised_features`, for a model that was trained before.
+
+    Raises:
+        ModelError: it was trained on other attributes.
+    """
+    features, shape = normalised_features(rows, fitted, _trained_parameters(loaded)), loaded.model.shape
+    mine, others = (len(features.categories), features.vectors.shape[1]), (len(shape.field_sizes), shape.n_vector)
+    if mine != others:
+        raise ModelError(
+            f"items have {mine[0]} category and text attributes and {mine[1]} numbers in vectors, "
+            f"the model was trained on {others[0]} and {others[1]}",
+            remedy="train again, or restore the attributes in input.items.attributes",
+        )
+    return features
+
+
+def _trained_parameters(loaded: Artifact) -> dict[str, Parameters]:
     """What each column was normalised by when the model was trained, as `read_parameters`."""
     return {name: Parameters(**one) for name, one in loaded.normalization.items()}
 

@@ -29,12 +29,11 @@ from recbatch.scoring.writing import ListWriter
 from recbatch.stages.inputs import (
     CHAMPION,
     RELEASE,
+    features_of_model,
     load_artifact,
-    normalised_features,
     read_parameters,
     read_popularity,
     snapshot_times,
-    trained_parameters,
 )
 from recbatch.tables import columns as c
 from recbatch.tables import schemas
@@ -185,10 +184,10 @@ def load_scorer(context: StageContext, path: str) -> Scorer:
     features = read_arrow(tables, schemas.ITEM_FEATURES).sort_by(c.ITEM_IDX)
     item_ids = features[c.ITEM_ID].to_pylist()
     loaded = load_artifact(context.spark, path, item_ids)
-    fitted, trained = read_parameters(tables, schemas.NORMALIZATION), trained_parameters(loaded)
+    fitted = read_parameters(tables, schemas.NORMALIZATION)
     return Scorer.create(
         loaded,
-        normalised_features(features, fitted, trained),
+        features_of_model(features, fitted, loaded),
         read_popularity(tables, schemas.ITEM_POPULARITY, len(item_ids)),
         item_ids,
         np.asarray(features[c.ELIGIBLE].to_pylist(), dtype=np.bool_),

@@ -10,6 +10,7 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from recbatch.tables import columns as c
+from recbatch.tables.contracts import completed_arrow
 from recbatch.tables.schemas import TableSpec
 from recbatch.tables.store import TableStore
 
@@ -36,7 +37,10 @@ def read_arrow(
             rows = rows.where(F.col(c.USER_BUCKET) == bucket)
         return rows.select(*names).toArrow()
     filters = None if bucket is None else [(c.USER_BUCKET, "=", bucket)]
-    return DeltaTable(folder, version=wanted).to_pyarrow_table(filters=filters, columns=names)
+    table = DeltaTable(folder, version=wanted)
+    stored = {field.name for field in table.schema().fields}
+    rows = table.to_pyarrow_table(filters=filters, columns=[name for name in names if name in stored])
+    return completed_arrow(spec, rows, names)
 
 
 def export_buckets(

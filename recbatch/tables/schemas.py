@@ -40,6 +40,7 @@ _ITEM_COLUMNS: dict[str, t.DataType] = {
     c.TITLE: _STRING,
     c.CATEGORIES: _map(_list(_STRING)),
     c.NUMBERS: _map(_DOUBLE),
+    c.VECTORS: _map(_list(_FLOAT)),
     c.IMPUTED: _list(_STRING),
     c.VALID_FROM: _TIME,
     c.VALID_TO: _TIME,
@@ -95,6 +96,7 @@ _FEATURE_COLUMNS: dict[str, t.DataType] = {
     c.ITEM_ID: _STRING,
     c.CATEGORIES: _list(_list(_INT)),
     c.NUMBERS: _list(_FLOAT),
+    c.VECTORS: _list(_FLOAT),
     c.ELIGIBLE: t.BooleanType(),
 }
 _NORMALIZATION_COLUMNS: dict[str, t.DataType] = {

@@ -21,7 +21,7 @@ from recbatch.errors import InputContractError, UsageError
 from recbatch.tables import columns as c
 from recbatch.tables.active import read_active_files
 from recbatch.tables.bulk import NO_STATISTICS, commit_files, is_committed, make_empty
-from recbatch.tables.contracts import arrow_schema, in_contract
+from recbatch.tables.contracts import arrow_schema, completed, in_contract
 from recbatch.tables.direct import write_files
 from recbatch.tables.files import file_system, hadoop_path, java_cause
 from recbatch.tables.schemas import TableSpec
@@ -58,7 +58,7 @@ class TableStore:
         return max((int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()), default=None)
 
     def read(self, spec: TableSpec, version: int | None = None) -> DataFrame:
-        """The table as a DataFrame, at `version` or the latest.
+        """The table as a DataFrame, at `version` or the latest; what an older release did not write is empty.
 
         Raises:
             InputContractError: the table or that version of it does not exist.
@@ -72,7 +72,8 @@ class TableStore:
         folder = self.local_folder(spec)
         try:
             found = None if folder is None else read_active_files(self.spark, folder, wanted)
-            return found or self.spark.read.format("delta").option("versionAsOf", wanted).load(self.path(spec))
+            found = found or self.spark.read.format("delta").option("versionAsOf", wanted).load(self.path(spec))
+            return completed(spec, found)
         except (AnalysisException, DeltaError) as error:
             raise InputContractError(f"table '{spec.name}' cannot be read at version {version}: {error}") from error
 
@@ -167,7 +168,8 @@ class TableStore:
             return False
         folder = self.local_folder(spec)
         if folder is None:
-            return set(self.read(spec).columns) == set(spec.schema.names)
+            stored = DeltaTableHandle.forPath(self.spark, self.path(spec)).toDF()
+            return set(stored.columns) == set(spec.schema.names)
         # Without the Spark jobs that load the table's state.
         return {field.name for field in DeltaTable(folder).schema().fields} == set(spec.schema.names)
 

@@ -71,7 +71,8 @@ class Run:
         self.examples = Examples(self.parts, before, model_config.context_length, config, inputs.weighting)
         self.steps = self.examples.n_batches()
         counts = count_items(self.parts, before, len(features))
-        shape = Shape(len(features), features.field_sizes, features.numbers.shape[1], inputs.n_event_types)
+        widths = features.numbers.shape[1], features.vectors.shape[1]
+        shape = Shape(len(features), features.field_sizes, widths[0], inputs.n_event_types, widths[1])
         self._model = Recommender(model_config, shape)
         self._model.items.trained.copy_(torch.from_numpy(counts > 0))
         self._averaged: AveragedModel | None = None
@@ -159,5 +160,7 @@ def fingerprint(
 ) -> str:
     """Names a training: another one must not go on from its checkpoint."""
     files = [(file.name, file.stat().st_size) for file in inputs.files]
-    basis = [files, len(inputs.features), model_config.model_dump(), config.model_dump(), seed, before]
+    features = inputs.features
+    sizes = [len(features), features.field_sizes, features.numbers.shape[1], features.vectors.shape[1]]
+    basis = [files, sizes, model_config.model_dump(), config.model_dump(), seed, before]
     return json.dumps(basis, sort_keys=True)

@@ -1,4 +1,4 @@
-"""The declared attributes of an item, as one column each while they are worked on and as two maps in the tables."""
+"""The declared attributes of an item, as one column each while they are worked on and as maps in the tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from recbatch.config.inputs import ItemAttribute, Missing
 from recbatch.tables import columns as c
 from recbatch.transforms.estimators import Field
+from recbatch.transforms.texts import hashed_ngrams
 
 _PREFIX = "attribute_"
 ITEM_PRICE = "item_price"
@@ -27,8 +28,23 @@ def attribute_name(column: str) -> str:
 
 
 def category_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
-    """The category attributes in the order of the codes in `item_features.categories`."""
+    """The category attributes, whose values mean something to people."""
     return sorted(name for name, attribute in attributes.items() if attribute.kind == "category")
+
+
+def text_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
+    """The text attributes."""
+    return sorted(name for name, attribute in attributes.items() if attribute.kind == "text")
+
+
+def coded_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
+    """Category and text attributes in the order of the codes in `item_features.categories`."""
+    return sorted([*category_fields(attributes), *text_fields(attributes)])
+
+
+def vector_sizes(attributes: Mapping[str, ItemAttribute]) -> dict[str, int]:
+    """How many numbers each vector attribute has, in the order of `item_features.vectors`."""
+    return {name: one.size for name, one in sorted(attributes.items()) if one.size is not None}
 
 
 def number_fields(attributes: Mapping[str, ItemAttribute]) -> list[str]:
@@ -42,8 +58,12 @@ def number_names(names: Iterable[str]) -> list[str]:
 
 
 def fields(attributes: Mapping[str, ItemAttribute]) -> list[Field]:
-    """The working columns as a model of missing values takes them."""
-    return [Field(attribute_column(name), one.kind, one.separator) for name, one in attributes.items()]
+    """The working columns that a model of missing values may learn from, as it takes them."""
+    return [
+        Field(attribute_column(name), one.kind, one.separator)
+        for name, one in attributes.items()
+        if one.kind == "category" or one.kind == "number"
+    ]
 
 
 def strategies(missing: Mapping[str, Missing]) -> dict[str, Missing]:
@@ -54,23 +74,28 @@ def strategies(missing: Mapping[str, Missing]) -> dict[str, Missing]:
     }
 
 
-def pack_attributes(rows: DataFrame, attributes: Mapping[str, ItemAttribute]) -> DataFrame:
-    """Replace the working columns by the maps `categories` (name -> values) and `numbers` (name -> value).
+def pack_attributes(
+    rows: DataFrame, attributes: Mapping[str, ItemAttribute], *, for_network: bool = False
+) -> DataFrame:
+    """Replace the working columns by the maps `categories` (name -> values), `numbers` and `vectors` (name -> value).
 
-    Several values of a category are split at its separator; a missing attribute has no entry.
+    Several values of a category are split at its separator; a missing attribute has no entry. A text is one value, and
+    `for_network` the values of its words.
     """
     categories = {
-        name: _split(F.col(attribute_column(name)), attribute.separator)
+        name: _values(F.col(attribute_column(name)), attribute, for_network=for_network)
         for name, attribute in attributes.items()
-        if attribute.kind == "category"
+        if attribute.kind in ("category", "text")
     }
-    numbers = {
-        name: F.col(attribute_column(name)) for name, attribute in attributes.items() if attribute.kind == "number"
-    }
+    numbers, vectors = (
+        {name: F.col(attribute_column(name)) for name, attribute in attributes.items() if attribute.kind == kind}
+        for kind in ("number", "vector")
+    )
     imputed = F.transform(c.IMPUTED, lambda name: F.regexp_replace(name, f"^{_PREFIX}", ""))
     return (
         rows.withColumn(c.CATEGORIES, _present(categories).cast("map<string,array<string>>"))
         .withColumn(c.NUMBERS, _present(numbers).cast("map<string,double>"))
+        .withColumn(c.VECTORS, _present(vectors).cast("map<string,array<float>>"))
         .withColumn(c.IMPUTED, imputed)
         .drop(*[attribute_column(name) for name in attributes])
     )
@@ -88,16 +113,20 @@ def unpack_attributes(items: DataFrame, attributes: Mapping[str, ItemAttribute])
 
 
 def attribute_value(name: str, attribute: ItemAttribute) -> Column:
-    """The value in the maps `categories` or `numbers`; several values of a category as one text."""
+    """The value in the map that the attribute belongs to; several values of a category as one text."""
     if attribute.kind == "number":
         return F.col(c.NUMBERS)[name]
+    if attribute.kind == "vector":
+        return F.col(c.VECTORS)[name]
     return F.array_join(F.col(c.CATEGORIES)[name], attribute.separator or "")
 
 
-def _split(value: Column, separator: str | None) -> Column:
-    if separator is None:
+def _values(value: Column, attribute: ItemAttribute, *, for_network: bool) -> Column:
+    if attribute.kind == "text" and for_network:
+        return hashed_ngrams(value, attribute)
+    if attribute.separator is None:
         return F.when(value.isNotNull(), F.array(value))
-    parts = F.transform(F.split(value, re.escape(separator)), lambda part: F.trim(part))
+    parts = F.transform(F.split(value, re.escape(attribute.separator)), lambda part: F.trim(part))
     return F.array_distinct(F.filter(parts, lambda part: part != ""))
 
 

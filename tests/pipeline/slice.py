@@ -20,6 +20,7 @@ HOUSEHOLDS = 50
 FIRST_MONTH = "2017-10"
 UNSOLD_PRODUCTS = 300
 DISCONTINUED_ON = "2017-11-01"
+PICTURE_SIZE = 4
 UNKNOWN_PRODUCT = "999999999"
 _DISCONTINUED_SHARE = 0.1
 _SEED = 11
@@ -51,6 +52,9 @@ class Slice:
             f"input.items.path={self.folder / 'products'}",
             "input.items.valid_to=discontinued_on",
             "input.items.time.format=yyyy-MM-dd",
+            # A text and a vector, of which the demo's catalogue has none.
+            "input.items.attributes.words={source: product_type, kind: text, buckets: 512}",
+            f"input.items.attributes.picture={{source: picture, kind: vector, size: {PICTURE_SIZE}}}",
             "features.buckets=8",
             "features.sequence_length=100",
             # Of three months no week can be spared.
@@ -91,7 +95,10 @@ def _read(file: Path) -> list[Row]:
 
 
 def _shrink_catalogue(file: Path, bought: set[str]) -> set[str]:
-    """Keep what was bought and some of the rest, discontinue a share of it, and return the ids that are left."""
+    """Keep what was bought and some of the rest, discontinue a share of it, and return the ids that are left.
+
+    Every product but the first has a made-up picture, as the embedding of one.
+    """
     products = pq.read_table(file)
     generator = np.random.default_rng(_SEED)
     is_bought = pc.is_in(products["product_id"], value_set=pa.array([int(one) for one in sorted(bought)]))
@@ -99,7 +106,9 @@ def _shrink_catalogue(file: Path, bought: set[str]) -> set[str]:
     products = products.take(pa.array(np.sort(np.concatenate([np.flatnonzero(is_bought.to_numpy()), unsold]))))
     gone = generator.random(len(products)) < _DISCONTINUED_SHARE
     column = pa.array([DISCONTINUED_ON if one else None for one in gone], pa.string())
-    pq.write_table(products.append_column("discontinued_on", column), file)
+    pictures = [None, *generator.normal(size=(len(products), PICTURE_SIZE))[1:]]
+    products = products.append_column("discontinued_on", column)
+    pq.write_table(products.append_column("picture", pa.array(pictures, pa.list_(pa.float32()))), file)
     return {str(one) for one in products["product_id"].to_pylist()}
 
 

@@ -102,6 +102,7 @@ def test_categories_are_attributes_with_their_largest_values(release: Release) -
         attribute, _, value = row[c.SLICE].partition("=")
         names.setdefault(attribute, set()).add(value)
     known = {(row["field"], row["value"]) for row in rows(release.warehouse, "category_index")}
+    # Buckets of words mean nothing to people.
     assert names.keys() == {"department", "category", "product_type", "brand", "manufacturer"}
     assert {(name, value) for name, values in names.items() for value in values} <= known
     # Five for each of the two kinds of targets.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from recbatch.model import artifact
 from recbatch.stages.inputs import EVALUATION, RELEASE
 from recbatch.stages.train import CURVE, train
 from recbatch.training import curves
+from tests.pipeline.slice import PICTURE_SIZE
 from tests.pipeline.support import Release, rows
 
 FILES = (artifact.WEIGHTS, artifact.NEIGHBOURS, artifact.DESCRIPTION)
@@ -52,6 +54,17 @@ def test_the_course_of_the_training_lies_beside_the_model(release: Release) -> N
     assert curves.FIGURES in names
     assert sum(name.startswith("events.out.tfevents.") for name in names) == 1
     assert not (release.warehouse / "_training").exists()
+
+
+def test_a_network_takes_all_kinds_of_attributes(release: Release) -> None:
+    ids = _item_ids(release)
+    model = artifact.load(_artifact(release.warehouse), ids).model
+    attributes = release.config.input.items.attributes if release.config.input.items else {}
+    kinds = Counter(attribute.kind for attribute in attributes.values())
+    assert kinds == {"category": 5, "text": 1, "vector": 1}
+    assert (len(model.shape.field_sizes), model.shape.n_vector) == (6, PICTURE_SIZE)
+    norms = [sum(one**2 for one in row["vectors"]) for row in rows(release.warehouse, "item_features")]
+    assert sorted(norms) == pytest.approx([0.0, *[1.0] * (len(ids) - 1)], abs=1e-5)
 
 
 def test_another_seed_gives_another_model(release: Release, tmp_path: Path) -> None:

@@ -12,17 +12,19 @@ from pyspark.sql import DataFrame, SparkSession
 
 from recbatch.config.inputs import ItemAttribute
 from recbatch.config.sections import FeaturesSection
+from recbatch.errors import InputContractError
 from recbatch.features.index import new_entries
 from recbatch.features.item_features import (
     catalogue_at,
     category_values,
+    coded_values,
     described_items,
     fit_numbers,
     item_features,
 )
 from recbatch.tables import columns as c
 from recbatch.tables.schemas import ITEM_FEATURES, ITEM_HISTORY
-from recbatch.transforms.attributes import category_fields, number_fields
+from recbatch.transforms.attributes import category_fields, coded_fields, number_fields, vector_sizes
 
 JANUARY, MARCH, JUNE = (dt.datetime(2024, month, 1, tzinfo=dt.UTC) for month in (1, 3, 6))
 ATTRIBUTES = {
@@ -74,6 +76,7 @@ def _item(item_id: str, **changes: Any) -> dict[str, Any]:
         c.ITEM_ID: item_id,
         c.CATEGORIES: {},
         c.NUMBERS: {},
+        c.VECTORS: {},
         c.IMPUTED: [],
     }
     return row | changes
@@ -99,7 +102,7 @@ def items(spark: SparkSession) -> DataFrame:
 
 @pytest.fixture(scope="module")
 def codes(items: DataFrame) -> pa.Table:
-    values = category_values(items.select(c.CATEGORIES).toArrow())
+    values = category_values(items.select(c.CATEGORIES).toArrow(), ["brand", "tags"])
     return new_entries(values, NO_CODES, [c.FIELD, c.VALUE], c.CODE, first=1)
 
 
@@ -107,7 +110,8 @@ def _features(spark: SparkSession, items: DataFrame, codes: pa.Table, as_of: dt.
     section = FeaturesSection()
     prices = spark.createDataFrame(PRICES, "item_id string, price double")
     described = described_items(catalogue_at(items, ATTRIBUTES, as_of), prices, ATTRIBUTES, section).toArrow()
-    rows = item_features(described, _index(INDEX), codes, category_fields(ATTRIBUTES), number_fields(ATTRIBUTES), as_of)
+    fields, numbers = category_fields(ATTRIBUTES), number_fields(ATTRIBUTES)
+    rows = item_features(described, _index(INDEX), codes, fields, numbers, {}, as_of)
     assert rows.schema.names == ITEM_FEATURES.schema.names
     found = rows.to_pylist()
     assert [row[c.ITEM_IDX] for row in found] == list(range(len(INDEX)))
@@ -173,7 +177,94 @@ def test_numbers_are_fitted_to_the_items_known_at_a_date(spark: SparkSession, it
 def test_a_catalogue_without_attributes(spark: SparkSession, items: DataFrame) -> None:
     prices = spark.createDataFrame(PRICES, "item_id string, price double")
     described = described_items(catalogue_at(items, {}, MARCH), prices, {}, FeaturesSection()).toArrow()
-    rows = item_features(described, _index({"a": 0, "b": 1}), NO_CODES, [], number_fields({}), MARCH)
+    rows = item_features(described, _index({"a": 0, "b": 1}), NO_CODES, [], number_fields({}), {}, MARCH)
     found = {row[c.ITEM_ID]: row for row in rows.to_pylist()}
     assert [found[name][c.CATEGORIES] for name in "ab"] == [[], []]
-    assert all(len(row[c.NUMBERS]) == 1 for row in found.values())
+    assert all((len(row[c.NUMBERS]), row[c.VECTORS]) == (1, []) for row in found.values())
+
+
+def test_texts_have_the_codes_of_their_runs_of_words(spark: SparkSession) -> None:
+    attributes = {
+        "name": ItemAttribute.model_validate({"source": "n", "kind": "text", "missing": _NAMELESS}),
+        "brand": ATTRIBUTES["brand"],
+    }
+    rows = [
+        _item("a", categories={"brand": ["Acme"], "name": ["Red wine"]}),
+        _item("b", categories={"brand": ["Acme"], "name": ["WINE, red wine!"], "unmapped": ["x"]}),
+        _item("c", categories={"name": ["nameless"]}, imputed=["name"]),
+        _item("d", categories={"brand": ["Zeta"], "name": ["Red"]}),
+    ]
+    items = spark.createDataFrame(rows, ITEM_HISTORY.schema)
+    codes = new_entries(coded_values(items, attributes).toArrow(), NO_CODES, [c.FIELD, c.VALUE], c.CODE, first=1)
+    prices = spark.createDataFrame([], "item_id string, price double")
+    known = catalogue_at(items, attributes, MARCH)
+    described = described_items(known, prices, attributes, FeaturesSection()).toArrow()
+    assert coded_fields(attributes) == ["brand", "name"]
+    found = item_features(
+        described, _index({"a": 0, "b": 1, "c": 2, "d": 3, "new": 4}), codes, ["brand", "name"], [], {}, MARCH
+    )
+    brands, names = zip(*(row[c.CATEGORIES] for row in found.to_pylist()), strict=True)
+
+    runs = {"a": {"red", "wine", "red wine"}, "b": {"red", "wine", "red wine", "wine red"}, "d": {"red"}}
+    assert [len(one) for one in names] == [3, 4, 1, 1, 1]
+    for one, other in (("a", "b"), ("a", "d"), ("b", "d")):
+        shared = set(names["abcd".index(one)]) & set(names["abcd".index(other)])
+        assert len(shared) == len(runs[one] & runs[other]), (one, other)
+    assert set(names[2]).isdisjoint([*names[0], *names[1], *names[3]])
+    assert (names[4], brands[4]) == ([0], [0])
+    assert brands[0] == brands[1] == brands[2] != brands[3]  # the mode of what is known
+    # No more than they need: neither whole texts nor what is not mapped.
+    assert sorted(codes[c.CODE].to_pylist()) == [1, 2, 3, 4, 5, 6, 7]
+    assert set(codes[c.FIELD].to_pylist()) == {"brand", "name"}
+
+
+_NAMELESS = {"strategy": "constant", "value": "nameless"}
+
+
+def test_vectors_lie_one_after_the_other_with_a_norm_of_one(spark: SparkSession) -> None:
+    kinds = {"sound": 3, "look": 2}
+    attributes = {
+        name: ItemAttribute.model_validate({"source": name, "kind": "vector", "size": size})
+        for name, size in kinds.items()
+    }
+    rows = [
+        _item("a", vectors={"sound": [2.0, -1.0, 2.0], "look": [3.0, 4.0]}),
+        _item("b", vectors={"sound": [0.0, 0.0, 0.0], "unmapped": [1.0]}),
+        # Too large and too small to be squared in float32; and of an older size.
+        _item("c", vectors={"sound": [3e38, 0.0, 3e38], "look": [1e-30, 0.0]}),
+        _item("d", vectors={"look": [1.0, 2.0, 3.0]}, numbers={"size": 1.0}),
+    ]
+    items = spark.createDataFrame(rows, ITEM_HISTORY.schema)
+    prices = spark.createDataFrame([], "item_id string, price double")
+    known = catalogue_at(items, attributes, MARCH)
+    described = described_items(known, prices, attributes, FeaturesSection()).toArrow()
+    sizes = vector_sizes(attributes)
+    assert list(sizes.items()) == [("look", 2), ("sound", 3)]
+    index = _index({"d": 0, "c": 1, "a": 2, "new": 3, "b": 4})
+    found = item_features(described, index, NO_CODES, [], number_fields({}), sizes, MARCH)
+    root = 0.5**0.5
+    np.testing.assert_allclose(
+        found[c.VECTORS].to_pylist(),
+        [
+            [0.0] * 5,
+            [1.0, 0.0, root, 0.0, root],
+            [0.6, 0.8, 2 / 3, -1 / 3, 2 / 3],
+            [0.0] * 5,
+            [0.0] * 5,
+        ],
+        rtol=1e-6,
+    )
+    # Also where nothing at all is known yet.
+    nobody = item_features(described[:0], index, NO_CODES, [], number_fields({}), sizes, MARCH)
+    assert nobody[c.VECTORS].to_pylist() == [[0.0] * 5] * 5
+
+
+def test_more_numbers_than_a_column_holds_are_refused(spark: SparkSession, items: DataFrame) -> None:
+    described = described_items(
+        catalogue_at(items, {}, MARCH),
+        spark.createDataFrame(PRICES, "item_id string, price double"),
+        {},
+        FeaturesSection(),
+    ).toArrow()
+    with pytest.raises(InputContractError, match="4,294,967,296 numbers for 1 items are more than"):
+        item_features(described, _index({"a": 0}), NO_CODES, [], [], {"look": 2**32}, MARCH)

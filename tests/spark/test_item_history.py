@@ -26,7 +26,7 @@ def _day(number: int) -> dt.datetime:
 
 def _version(item_id: str, brand: str | None, **changes: Any) -> Row:
     categories = {} if brand is None else {"brand": [brand]}
-    fixed = {c.ITEM_ID: item_id, c.TITLE: None, c.CATEGORIES: categories, c.NUMBERS: {}, c.IMPUTED: []}
+    fixed = {c.ITEM_ID: item_id, c.TITLE: None, c.CATEGORIES: categories, c.NUMBERS: {}, c.VECTORS: {}, c.IMPUTED: []}
     dates = dict.fromkeys((c.VALID_FROM, c.VALID_TO))
     return fixed | dates | {c.SOURCE_FILE: "a.csv", c.RUN_ID: "run"} | changes
 
@@ -105,6 +105,39 @@ def test_filled_cells_are_no_change_and_a_new_attribute_was_known_before(spark: 
     assert history is not None
     found = {row[c.ITEM_ID]: (row[c.NUMBERS], row[c.KNOWN_FROM]) for row in history.collect()}
     assert found == {name: ({"size": float(n)}, None) for n, name in enumerate("abc")}
+
+
+def test_a_text_that_changes_is_a_new_version(spark: SparkSession) -> None:
+    first, second = (
+        [_version("a", "Acme", categories={"name": [text]}), _version("b", None, categories={"name": ["Soap"]})]
+        for text in ("Soap", "Soap.")
+    )
+    history = _extended(spark, [(0, first), (5, second)])
+    assert history is not None
+    found = sorted((row[c.ITEM_ID], *row[c.CATEGORIES]["name"], row[c.KNOWN_FROM] is None) for row in history.collect())
+    assert found == [("a", "Soap", True), ("a", "Soap.", False), ("b", "Soap", True)]
+
+
+def test_a_vector_that_changes_is_a_new_version_and_a_new_one_was_known_before(spark: SparkSession) -> None:
+    def rows(of_a: list[float], **of_b: list[float]) -> list[Row]:
+        return [_version("a", "Acme", vectors={"look": of_a}), _version("b", "Zeta", vectors=of_b)]
+
+    plain = [_version("a", "Acme"), _version("b", "Zeta")]
+    history = _extended(
+        spark, [(0, plain), (3, rows([1.0, 2.0])), (5, rows([1.0, 2.0])), (7, rows([1.0, 2.5], look=[0.0]))]
+    )
+    assert history is not None
+    found = [(row[c.ITEM_ID], dict(row[c.VECTORS]), row[c.KNOWN_FROM]) for row in history.collect()]
+    on_seventh = _day(7).replace(tzinfo=None)
+    assert sorted(found, key=str) == sorted(
+        [
+            ("a", {"look": [1.0, 2.0]}, None),
+            ("a", {"look": [1.0, 2.5]}, on_seventh),
+            ("b", {}, None),
+            ("b", {"look": [0.0]}, on_seventh),
+        ],
+        key=str,
+    )
 
 
 def test_versions_of_one_catalogue_take_turns(spark: SparkSession) -> None:

@@ -28,7 +28,7 @@ from tests.spark.support import Row, event, events_input, make_config, make_cont
 START = dt.datetime(2024, 1, 1)
 DAYS, HOLDOUT, VALIDATION = 90, 20, 20
 N_EARLY, N_ITEMS = 15, 20
-ITEM_COLUMNS = ["id", "brand", "size", "from"]
+ITEM_COLUMNS = ["id", "name", "brand", "size", "look", "from"]
 REJECTED = [event(user="", query="r1"), event(user="r", price="x", qty="0", query="r2")]
 
 
@@ -79,8 +79,10 @@ def _catalogue() -> list[dict[str, str]]:
         rows.append(
             {
                 "id": f"i{n}",
+                "name": "" if n % 7 == 0 else f"{'Late' if late else 'Early'} thing, size {n % 3}",
                 "brand": "" if n % 5 == 0 else "New" if late else f"B{random.integers(0, 3)}",
                 "size": "" if n % 6 == 0 else str(1000 if late else n),
+                "look": "" if n % 4 == 0 else f"[{3 * n}, {-4 * n}]",
                 # The last items come when the test has begun.
                 "from": f"{START + dt.timedelta(days=DAYS - 5 if late else 0):%Y-%m-%d}",
             }
@@ -98,6 +100,8 @@ def _items_input(path: Path) -> ItemsInput:
             "attributes": {
                 "brand": {"source": "brand", "missing": "mode"},
                 "size": {"source": "size", "kind": "number", "missing": "mean"},
+                "name": {"source": "name", "kind": "text"},
+                "look": {"source": "look", "kind": "vector", "size": 2},
             },
         }
     )
@@ -244,8 +248,8 @@ def test_what_comes_after_the_test_cut_changes_nothing_before_it(
     if evaluated is schemas.EVALUATION_ITEM_FEATURES:
         # Items that came later have a row, as every item of the index, and nothing in it.
         added = [found.pop(number) for number in new]
-        assert all((row[c.CATEGORIES], str(row[c.NUMBERS])) == ([[0]], "[nan, nan]") for row in added)
-        assert not any(row[c.ELIGIBLE] for row in added)
+        assert all((row[c.CATEGORIES], str(row[c.NUMBERS])) == ([[0], [0]], "[nan, nan]") for row in added)
+        assert all(row[c.VECTORS] == [0.0, 0.0] and not row[c.ELIGIBLE] for row in added)
     _same(found, known, evaluated.name)
     # The later part of the log is not without effect: it changes the release.
     with pytest.raises(AssertionError):
@@ -282,7 +286,13 @@ def test_a_second_run_adds_new_items_and_keeps_the_old_numbers(warehouse: Wareho
     assert {name: after[name] for name in before} == before
     assert sorted(after[f"i{n}"] for n in range(N_EARLY, N_ITEMS)) == list(range(N_EARLY, N_ITEMS))
     assert len(after) == N_ITEMS
-    assert codes(warehouse.whole) == codes(warehouse.past) | {("brand", "New"): len(codes(warehouse.past)) + 1}
+    known, found = codes(warehouse.past), codes(warehouse.whole)
+    added = {key: code for key, code in found.items() if key not in known}
+    assert found == known | added
+    # The brand, "late" and "late thing".
+    assert ("brand", "New") in added
+    assert Counter(field for field, _ in added) == {"brand": 1, "name": 2}
+    assert sorted(added.values()) == [len(known) + 1, len(known) + 2, len(known) + 3]
 
 
 def test_targets_are_what_users_did_after_the_cut(warehouse: Warehouse) -> None:
@@ -303,6 +313,28 @@ def test_snapshots_are_the_three_cuts(warehouse: Warehouse) -> None:
         "evaluation": warehouse.cut,
         "validation": warehouse.cut - dt.timedelta(days=VALIDATION),
     }
+
+
+def test_texts_become_runs_of_words_and_stay_whole_in_the_catalogue(warehouse: Warehouse) -> None:
+    context, tables = warehouse.whole.context, warehouse.whole.tables
+    names = {row["id"]: row["name"] for row in _catalogue()}
+    for row in rows_of(context, schemas.ITEMS):
+        assert row[c.CATEGORIES].get("name", [""]) == [names[row[c.ITEM_ID]]]
+    codes = {row[c.CODE] for row in tables[schemas.CATEGORY_INDEX.name] if row[c.FIELD] == "name"}
+    # late, early, thing, size, 0, 1, 2, late thing, early thing, thing size, size 0, size 1, size 2
+    assert len(codes) == 13
+    for row in tables[schemas.ITEM_FEATURES.name]:
+        _, of_name = row[c.CATEGORIES]
+        assert of_name == [0] if names[row[c.ITEM_ID]] == "" else len(codes.intersection(of_name)) == 7
+
+
+def test_vectors_become_directions_and_stay_as_given_in_the_catalogue(warehouse: Warehouse) -> None:
+    for row in rows_of(warehouse.whole.context, schemas.ITEMS):
+        n = int(row[c.ITEM_ID][1:])
+        assert row[c.VECTORS] == ({} if n % 4 == 0 else {"look": [3.0 * n, -4.0 * n]})
+    for row in warehouse.whole.tables[schemas.ITEM_FEATURES.name]:
+        missing = int(row[c.ITEM_ID][1:]) % 4 == 0
+        assert row[c.VECTORS] == pytest.approx([0.0, 0.0] if missing else [0.6, -0.8])
 
 
 def test_items_that_begin_after_a_cut_are_not_eligible_at_it(warehouse: Warehouse) -> None:

@@ -20,7 +20,7 @@ from recbatch.errors import InputContractError, UsageError
 from recbatch.tables.arrow import export_buckets, read_arrow
 from recbatch.tables.contracts import in_contract
 from recbatch.tables.ledger import Attempt, Ledger, StageResult, last_runs
-from recbatch.tables.schemas import ALL, EVALUATION_TARGETS, ITEM_INDEX, TableSpec
+from recbatch.tables.schemas import ALL, EVALUATION_TARGETS, ITEM_INDEX, ITEMS, TableSpec
 from recbatch.tables.store import TableStore, Transaction
 
 
@@ -59,6 +59,21 @@ def test_a_table_of_an_older_release_gains_the_columns_that_it_lacks(spark: Spar
         store.append(ITEM_INDEX, _index(spark, "b"), Transaction("one", 1))
     assert store.has_contract(ITEM_INDEX)
     assert sorted((row.item_id, row.run_id) for row in store.read(ITEM_INDEX).collect()) == [("a", None), ("b", "run")]
+
+
+def test_what_an_older_release_did_not_write_is_read_as_nothing(spark: SparkSession, tmp_path: Path) -> None:
+    store = TableStore(spark, str(tmp_path))
+    items = spark.createDataFrame([("a", {"size": 2.0})], "item_id string, numbers map<string,double>")
+    items.write.format("delta").save(store.path(ITEMS))
+    (row,) = store.read(ITEMS).collect()
+    assert (row.item_id, row.numbers, row.vectors, row.imputed, row.title) == ("a", {"size": 2.0}, {}, [], None)
+    assert in_contract(ITEMS, store.read(ITEMS)).columns == ITEMS.schema.names
+    arrow = read_arrow(store, ITEMS)
+    assert arrow.schema.names == ITEMS.schema.names
+    (found,) = arrow.to_pylist()
+    expected = {"item_id": "a", "numbers": [("size", 2.0)], "vectors": [], "imputed": [], "title": None}
+    assert {name: found[name] for name in expected} == expected
+    assert not store.has_contract(ITEMS)
 
 
 def test_a_table_that_is_not_there_is_named(spark: SparkSession, tmp_path: Path) -> None:

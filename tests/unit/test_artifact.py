@@ -78,6 +78,22 @@ def test_saved_twice_is_the_same_byte_for_byte(artifact: Artifact, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
+def test_a_model_without_vectors_is_described_as_before_there_were_any(artifact: Artifact) -> None:
+    files = pack(artifact)
+    shape = {"n_items": 5, "field_sizes": [3, 2], "n_numbers": 1, "n_event_types": 2}
+    assert json.loads(files[DESCRIPTION])["shape"] == shape
+    assert unpack(files, "old").model.shape == Shape(5, (3, 2), 1, 2, n_vector=0)
+
+
+def test_a_model_with_vectors_is_loaded_with_their_projection(artifact: Artifact) -> None:
+    model = Recommender(artifact.model.config, replace(artifact.model.shape, n_vector=7)).eval()
+    loaded = unpack(pack(replace(artifact, model=model)), "v1").model
+    assert loaded.shape.n_vector == 7
+    assert loaded.items.vectors is not None
+    assert model.items.vectors is not None
+    assert torch.equal(loaded.items.vectors.weight, model.items.vectors.weight)
+
+
 def test_a_bare_network_has_no_fusion(artifact: Artifact) -> None:
     assert unpack(pack(replace(artifact, fusion=None)), "v1").fusion is None
 

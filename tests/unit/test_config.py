@@ -363,6 +363,20 @@ def test_what_a_strategy_needs_belongs_to_it_alone(value: object) -> None:
         ({"source": "s", "kind": "number", "missing": {"strategy": "constant", "value": "x"}}, "must be a number"),
         ({"source": "s", "missing": {"strategy": "group_mean", "by": "b"}}, "'group_mean' is for numbers"),
         ({"source": "s", "separator": ",", "missing": "knn"}, "'knn' gives one value"),
+        ({"source": "s", "kind": "text", "separator": " "}, "'separator' is for categories; a text has one value"),
+        ({"source": "s", "kind": "text", "missing": "mode"}, "'mode' is not for a text; use keep, drop, constant"),
+        ({"source": "s", "kind": "text", "missing": "knn"}, "'knn' is not for a text"),
+        ({"source": "s", "kind": "text", "ngrams": 0}, "ngrams"),
+        ({"source": "s", "ngrams": 2}, "'ngrams' and 'buckets' go with the kind 'text'"),
+        ({"source": "s", "kind": "number", "buckets": 100}, "'ngrams' and 'buckets' go with the kind 'text'"),
+        ({"source": "s", "kind": "vector"}, "'size', how many numbers a vector has, goes with the kind 'vector'"),
+        ({"source": "s", "size": 3}, "'size', how many numbers a vector has, goes with the kind 'vector'"),
+        ({"source": "s", "kind": "vector", "size": 3, "missing": "mean"}, "'mean' is not for a vector; use keep, drop"),
+        (
+            {"source": "s", "kind": "vector", "size": 3, "missing": {"strategy": "constant", "value": 0}},
+            "'constant' is not for a vector",
+        ),
+        ({"source": "s", "kind": "vector", "size": 3, "separator": ","}, "'separator' is for categories; a vector has"),
         ({"source": {"column": "a", "sql": "b"}}, "exactly one"),
         ({"source": {}}, "exactly one"),
     ],
@@ -389,6 +403,21 @@ def test_an_attribute_that_contradicts_itself_is_refused(value: object, problem:
             "input.items={path: p, item_id: i, attributes: {a: {source: a}, n: {source: n, kind: number, "
             "missing: {strategy: group_mean, by: n}}}}",
             "each 'n', which is none of ['a']",
+        ),
+        (
+            "input.items={path: p, item_id: i, attributes: {t: {source: t, kind: text}, n: {source: n, kind: number, "
+            "missing: {strategy: group_mean, by: t}}}}",
+            "each 't', which is none of []",
+        ),
+        (
+            "input.items={path: p, item_id: i, attributes: {t: {source: t, kind: text}, n: {source: n, kind: number, "
+            "missing: regression}}}",
+            "'n' is to be filled from the other attributes, and there is none",
+        ),
+        (
+            "input.items={path: p, item_id: i, attributes: {v: {source: v, kind: vector, size: 2}, c: {source: c, "
+            "missing: knn}}}",
+            "'c' is to be filled from the other attributes, and there is none",
         ),
     ],
 )
