@@ -119,16 +119,30 @@ class ItemTower(nn.Module):
         known = (item_idx < n_items) & self.trained[row]
         if self.training:
             known = known & (torch.rand(len(item_idx)) >= self._id_dropout)
-        present = known[:, None]
         attributes = torch.zeros(len(item_idx), self.id.embedding_dim)
-        for f, field in enumerate(self.fields):
-            codes, begin = features.bags(f, item_idx)
-            codes = codes.masked_fill(codes >= self._field_sizes[f], 0)  # a value newer than the model
-            attributes = attributes + field(codes, begin) * torch.where(present, self.gate[1, f], self.gate[0, f])
+        for f in range(len(self.fields)):
+            attributes = attributes + self._field(f, *features.bags(f, item_idx), known)
         if self.numbers is not None:
             attributes = attributes + self.numbers(features.numbers[item_idx])
         if self.vectors is not None:
             attributes = attributes + self.vectors(features.vectors[item_idx])
-        vectors = F.embedding(row, self.id.weight) * present + attributes
-        bias = F.embedding(row, self.id_bias[:, None]).squeeze(1) * known + attributes @ self.attribute_bias
-        return vectors, bias
+        # All items in their order, as in every step of the full softmax, need not be looked up.
+        whole = len(row) == n_items and torch.equal(row, torch.arange(n_items))
+        ids, id_bias = (self.id.weight, self.id_bias) if whole else (self.id(row), self.id_bias[row])
+        present = known.to(attributes.dtype)
+        vectors = torch.addcmul(attributes, ids, present[:, None])
+        return vectors, id_bias * present + attributes @ self.attribute_bias
+
+    def _field(self, f: int, codes: Tensor, begin: Tensor, known: Tensor) -> Tensor:
+        """(n, d): gate ⊙ mean embedding of the codes of a field.
+
+        The two gates are multiplied into the table and not into the means, because items outnumber values: a third of
+        the passes over a matrix of all items.
+        """
+        size = self._field_sizes[f]
+        weight: Tensor = self.fields[f].weight  # type: ignore[assignment]
+        gated = (self.gate[:, f, None] * weight).flatten(0, 1)  # (2 size, d): of ids unknown, and known
+        codes = codes.masked_fill(codes >= size, 0)  # a value newer than the model
+        of_known = torch.repeat_interleave(known, begin.diff(append=begin.new_tensor([len(codes)])))
+        # 0 is missing in both halves of the table
+        return F.embedding_bag(codes + size * (of_known & (codes > 0)), gated, begin, mode="mean", padding_idx=0)
