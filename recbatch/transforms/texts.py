@@ -14,7 +14,7 @@ from recbatch.config.inputs import ItemAttribute
 # Words of a run at most, and values that they are hashed into, where the attribute does not say.
 NGRAMS, BUCKETS = 2, 16384
 _WORD = r"[\p{L}\p{N}]"
-_BETWEEN_WORDS = r"[^\p{L}\p{N}]+"
+_BETWEEN_WORDS = r"[^\p{L}\p{N}\p{M}]+"  # accents and vowel signs may follow their letter as marks of their own
 
 
 def has_words(text: Column) -> Column:
@@ -23,11 +23,11 @@ def has_words(text: Column) -> Column:
 
 
 def ngrams(text: Column, longest: int) -> Column:
-    """All runs of 1 to `longest` words, in lower case with a blank between two; words are what letters and digits make.
+    """All runs of 1 to `longest` words, in lower case with a blank between two; words are made of letters and digits.
 
     Null for null.
     """
-    words = F.filter(F.split(F.lower(text), _BETWEEN_WORDS), lambda word: word != "")
+    words = F.filter(F.split(F.lower(text), _BETWEEN_WORDS), has_words)
 
     def runs(of: Column) -> Column:
         return F.flatten(F.array(*[_runs(of, length) for length in range(1, longest + 1)]))

@@ -25,6 +25,7 @@ TEXTS = [
     "日本語 テスト１２３ ①½",
     "cafe\u0301 नमस्ते",
     "snow_case under_score",
+    "\u0301 \u2764\ufe0f",
     "😀 smile👍🏽 𝔘𝔫𝔦",
     "[^\\p{L}] $1 \\E . *",
     "...",
@@ -34,9 +35,9 @@ TEXTS = [
 
 
 def _expected(text: str, longest: int) -> list[str]:
-    lower = "".join(letter if unicodedata.category(letter)[0] in "LN" else " " for letter in text.lower())
+    lower = "".join(letter if unicodedata.category(letter)[0] in "LNM" else " " for letter in text.lower())
     words = lower.split(" ")
-    words = [word for word in words if word]
+    words = [word for word in words if any(unicodedata.category(letter)[0] in "LN" for letter in word)]
     return [" ".join(words[at : at + n]) for n in range(1, longest + 1) for at in range(len(words) - n + 1)]
 
 
