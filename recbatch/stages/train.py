@@ -1,4 +1,4 @@
-"""The stage `train`: fit on the past, choose epochs and fusion on a validation cut, refit on everything for release."""
+"""The stage `train`: choose epochs and fusion on the validation window, then refit as of both other cuts."""
 
 from __future__ import annotations
 
@@ -52,20 +52,12 @@ def train(context: StageContext) -> StageResult:
             "validation_ndcg@10": shipped(fused, config.model),
             "validation_ndcg@10_network": fused.bare_ndcg,
         }
-        _save(context, version, EVALUATION, fitted.model, past, fused.fusion, metrics)
+        # Tested as it is released: a network that ends with the window before would be judged for its age as well.
+        model = _refit(context, EVALUATION, inputs, fitted, kept)
+        _save(context, version, EVALUATION, model, past, fused.fusion, metrics)
         current = read_catalogue(context, RELEASE)
         inputs = export_inputs(context, RELEASE, current.features, Path(scratch) / RELEASE)
-        model = refit(
-            inputs,
-            config.model,
-            config.training,
-            config.seed,
-            fitted.epochs,
-            fitted.loss,
-            _Bar(context, "refit"),
-            [epoch.ndcg for epoch in fitted.curve],
-            kept / RELEASE,
-        )
+        model = _refit(context, RELEASE, inputs, fitted, kept)
         measured = measure(model, model.item_vectors(current.features)[0], open_sequences(inputs.files)[0])
         path = _save(context, version, RELEASE, model, current, fused.fusion, metrics, measured)
         upload_folder(context.spark, kept / CURVE, f"{context.tables.root}/model_artifacts/{version}/{CURVE}")
@@ -87,7 +79,7 @@ def _fit(context: StageContext, inputs: Inputs, window: Window, kept: Path) -> F
     shutil.rmtree(course, ignore_errors=True)  # the epochs of an attempt that was killed are told again
     bar = _Bar(context, "fit")
     with curves.events(course) as ended:
-        fitted = fit(inputs, config.model, config.training, config.seed, window, bar, kept / EVALUATION, ended)
+        fitted = fit(inputs, config.model, config.training, config.seed, window, bar, kept / "fit", ended)
     curves.write(fitted.curve, course)
     if fitted.diverged is not None:
         rate = config.training.learning_rate
@@ -95,6 +87,22 @@ def _fit(context: StageContext, inputs: Inputs, window: Window, kept: Path) -> F
             f"{fitted.diverged}: epoch {fitted.epochs} is kept; lower training.learning_rate (now {rate})"
         )
     return fitted
+
+
+def _refit(context: StageContext, cut: str, inputs: Inputs, fitted: FitResult, kept: Path) -> Recommender:
+    """The network of all behaviours before a cut, for the epochs that `fitted` found."""
+    config = context.config
+    return refit(
+        inputs,
+        config.model,
+        config.training,
+        config.seed,
+        fitted.epochs,
+        fitted.loss,
+        _Bar(context, f"refit for {cut}"),
+        [epoch.ndcg for epoch in fitted.curve],
+        kept / f"refit_{cut}",
+    )
 
 
 def _checkpoints(context: StageContext) -> Path:

@@ -21,7 +21,7 @@ from recbatch.training.validation import Validation
 
 # eps in multiples of the median co-occurrence; the weights are tried one after the other, the others held.
 _EPS = (0.1, 1.0, 10.0)
-_LAM = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+_LAM = (0.25, 0.5, 1.0, 2.0, 4.0)
 _FINER = ((2 / 3, 1 / 3), (2 / 3, 1.0), (1.5, 1.0), (1.5, 3.0))  # lam and eps as multiples of the best of those
 _TREND = (0.0, 0.5, 1.0, 2.0, 4.0)
 _NETWORK_BIAS = (0.0, 1.0)
@@ -93,7 +93,8 @@ def fit_fusion(
     bare = float(ndcg(best).mean())
     for _ in range(_ROUNDS):
         best = better(best, _biases(best))
-        best = better(best, [replace(best, lam=lam, eps=eps * scale) for eps in _EPS for lam in _LAM])
+        sparse = [replace(best, lam=lam, eps=eps * scale) for eps in _EPS for lam in _LAM]
+        best = better(best, [replace(best, lam=0.0), *sparse])
     if best.lam:
         best = better(best, [replace(best, lam=best.lam * lam, eps=best.eps * eps) for lam, eps in _FINER])
     return FusionResult(best, float(tried[best].mean()), bare)
