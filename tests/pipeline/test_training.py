@@ -67,6 +67,13 @@ def test_a_network_takes_all_kinds_of_attributes(release: Release) -> None:
     assert sorted(norms) == pytest.approx([0.0, *[1.0] * (len(ids) - 1)], abs=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "table"), [(EVALUATION, "evaluation_user_sequences"), (RELEASE, "user_sequences")])
+def test_a_network_has_learnt_of_all_items_before_its_cut(release: Release, kind: str, table: str) -> None:
+    model = artifact.load(_artifact(release.warehouse).parent / kind, _item_ids(release)).model
+    known = {item for row in rows(release.warehouse, table) for item in row["item_idx"]}
+    assert set(model.items.trained.nonzero().flatten().tolist()) == known
+
+
 def test_another_seed_gives_another_model(release: Release, tmp_path: Path) -> None:
     warehouse = tmp_path / "warehouse"
     train(release.context(release.copy(warehouse, "seed=8"), version=99))
