@@ -88,7 +88,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "train",
-        "Fit the sequence model on sampled buckets of the past, then refit it on everything for release.",
+        "Fit the sequence model on sampled buckets of the past, then refit it for the test and for release.",
         train,
         reads=(
             tables.USER_SEQUENCES,

@@ -31,7 +31,7 @@ CURVE = "training_curve"
 
 
 def train(context: StageContext) -> StageResult:
-    """Sampled buckets to two artifacts of one model version: one that knows the past only, and one for release.
+    """Sampled buckets to two artifacts of one model version: one as of the evaluation cut, and one for release.
 
     Raises:
         ModelError: there is too little to learn from, or the training diverged.

@@ -37,6 +37,11 @@ class FusionResult:
     bare_ndcg: float
 
 
+def exceeds_error(gain: NDArray[np.float64]) -> bool:
+    """Whether the mean of paired differences (N,) is larger than its standard error, std / sqrt(N)."""
+    return bool(gain.mean() > gain.std() / len(gain) ** 0.5)
+
+
 def fit_bias(
     validation: Validation, users: Tensor, items: ItemMatrix, popularity: Popularity, start: Fusion
 ) -> tuple[Fusion, float]:
@@ -86,8 +91,7 @@ def fit_fusion(
 
     def better(current: Fusion, others: Iterable[Fusion]) -> Fusion:
         other = max(others, key=lambda fusion: ndcg(fusion).mean())
-        gain = ndcg(other) - ndcg(current)
-        return other if gain.mean() > gain.std() / len(gain) ** 0.5 else current
+        return other if exceeds_error(ndcg(other) - ndcg(current)) else current
 
     best = Fusion(0.0, scale, config.fusion_behaviours, config.fusion_decay)
     bare = float(ndcg(best).mean())

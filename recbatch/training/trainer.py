@@ -98,8 +98,7 @@ def fit(
             curve.append(EpochResult(epoch, loss, ndcg, *seconds, run.learning_rate))
             ended(curve[-1])
             progress(epoch, run.steps, run.steps, loss, ndcg)
-            if checkpoint is not None:
-                Checkpoint(*run.state(), best, [list(astuple(one)) for one in curve]).write(checkpoint, name)
+            _keep(run, best, curve, checkpoint, name)
     if not curve:
         raise ModelError(str(diverged), remedy=f"lower training.learning_rate (now {config.learning_rate})")
     run.model.load_state_dict(best)
@@ -113,6 +112,12 @@ def _resumed(run: Run, checkpoint: Path | None, name: str) -> tuple[list[EpochRe
         return [], {}
     run.restore(found.tensors, found.others)
     return [EpochResult(int(row[0]), *row[1:]) for row in found.curve], found.best
+
+
+def _keep(run: Run, best: dict[str, Tensor], curve: Sequence[EpochResult], checkpoint: Path | None, name: str) -> None:
+    """Write what `_resumed` reads, where a file is named."""
+    if checkpoint is not None:
+        Checkpoint(*run.state(), best, [list(astuple(one)) for one in curve]).write(checkpoint, name)
 
 
 def _finished(curve: Sequence[EpochResult], config: TrainingSection) -> bool:
@@ -163,8 +168,7 @@ def refit(
             run.judged(metrics[epoch - 1] if epoch <= len(metrics) else None)
             seconds = time.monotonic() - began
             done.append(EpochResult(epoch, value, 0.0, seconds, seconds, run.learning_rate))
-            if checkpoint is not None:
-                Checkpoint(*run.state(), {}, [list(astuple(one)) for one in done]).write(checkpoint, name)
+            _keep(run, {}, done, checkpoint, name)
     return run.model.eval()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from recbatch.model.fusion import BARE, Fusion, Popularity
+from recbatch.training.fusion import exceeds_error
 
 
 def test_trend_and_bias_follow_their_formula() -> None:
@@ -21,3 +23,11 @@ def test_trend_and_bias_follow_their_formula() -> None:
 def test_the_bare_network_keeps_its_bias() -> None:
     network = torch.tensor([0.25, -3.0])
     assert torch.equal(BARE.bias(network, Popularity(torch.ones(2), torch.ones(2))), network)
+
+
+def test_a_gain_counts_where_it_is_larger_than_its_standard_error() -> None:
+    # Mean 0.1 and deviation 1: the standard error falls to the mean at 100 users.
+    assert not exceeds_error(np.resize([1.1, -0.9], 98))
+    assert exceeds_error(np.resize([1.1, -0.9], 102))
+    assert not exceeds_error(-np.resize([1.1, -0.9], 102))
+    assert not exceeds_error(np.zeros(10))
