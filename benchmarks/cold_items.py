@@ -23,9 +23,8 @@ from public_data import SAMPLE, Log, read_log, test_window, validation_window, w
 
 from recbatch.config.learning import ModelSection, TrainingSection
 from recbatch.evaluation.baselines import Scores, popularity
-from recbatch.evaluation.metrics import Truth
-from recbatch.evaluation.novelty import Known
-from recbatch.evaluation.protocol import Cases, rank, rows_of
+from recbatch.evaluation.metrics import Truth, ranking_metrics
+from recbatch.evaluation.protocol import Cases, best_items, rows_of
 from recbatch.training.dataset import open_sequences
 from recbatch.training.run import Inputs
 from recbatch.training.trainer import fit
@@ -65,7 +64,7 @@ def main() -> None:
     }
     figures: dict[str, dict[str, float]] = {}
     for name, eligible in (("among hidden items", hidden), ("among all items", np.ones_like(hidden))):
-        found = {scorer: _recall(cases, scores, hidden, eligible, known.known) for scorer, scores in scorers.items()}
+        found = {scorer: _recall(cases, scores, hidden, eligible) for scorer, scores in scorers.items()}
         found["chance"] = _CUTOFF / int(eligible.sum())
         figures[name] = found
         print(f"{name:<20}" + "  ".join(f"{scorer} {value:.4f}" for scorer, value in found.items()))
@@ -93,9 +92,7 @@ def _attribute_popularity(log: Log) -> torch.Tensor:
     return torch.zeros(log.n_items).index_add_(0, owner, of_value[codes]) / indptr.diff().clamp(min=1)
 
 
-def _recall(
-    cases: Validation, scores: Scores, hidden: NDArray[np.bool_], eligible: NDArray[np.bool_], known: Known
-) -> float:
+def _recall(cases: Validation, scores: Scores, hidden: NDArray[np.bool_], eligible: NDArray[np.bool_]) -> float:
     """Mean Recall@10 over the users whose target is hidden; all others are ranked for and not counted."""
     indptr, targets = cases.targets.indptr.numpy(), cases.targets.indices.numpy()
     cold = np.flatnonzero(hidden[targets] & (np.diff(indptr)[cases.targets.entry_rows().numpy()] == 1))
@@ -105,7 +102,8 @@ def _recall(
     chosen = replace(scores, users=scores.users[torch.from_numpy(rows)])
     excluded = None if cases.excluded is None else rows_of(cases.excluded, rows)
     of_them = Cases(cases.past.select(offsets[rows], offsets[rows + 1]), truth, excluded, eligible)
-    return float(rank(of_them, chosen, known, [_CUTOFF], _TILE).per_user[f"recall@{_CUTOFF}"].mean())
+    lists = best_items(of_them, chosen, _CUTOFF, _TILE)
+    return float(ranking_metrics(lists, truth, [_CUTOFF])[f"recall@{_CUTOFF}"].mean())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from recbatch.config.sections import NeighboursSection
-from recbatch.evaluation.novelty import Known
 from recbatch.features import counting
 from recbatch.features.cuts import UNIT, Cuts, Decay
 from recbatch.model.fusion import Popularity
@@ -40,11 +39,6 @@ class Log:
     @property
     def n_items(self) -> int:
         return len(self.features)
-
-    @property
-    def known(self) -> Known:
-        """How well items are known by what is learnt from."""
-        return Known(self.popularity.ever.numpy().astype(np.int64), len(self.offsets) - 1)
 
     @property
     def times(self) -> NDArray[np.int64]:

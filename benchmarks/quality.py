@@ -24,8 +24,8 @@ from public_data import SAMPLE, Log, cooccurrence, read_log, test_window, valida
 from recbatch.config.learning import ModelSection, TrainingSection
 from recbatch.config.sections import NeighboursSection
 from recbatch.evaluation.baselines import Scores, popularity
-from recbatch.evaluation.metrics import Truth
-from recbatch.evaluation.protocol import Cases, rank
+from recbatch.evaluation.metrics import Truth, ranking_metrics
+from recbatch.evaluation.protocol import Cases, best_items
 from recbatch.model.fusion import Fusion
 from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender
@@ -124,10 +124,9 @@ def _counts_alone(log: Log, neighbours: Neighbours, cases: Validation, config: M
 
 def _figures(cases: Validation, scores: Scores, log: Log) -> dict[str, float]:
     truth = Truth(cases.targets.indptr.numpy(), cases.targets.indices.numpy())
-    outcome = rank(
-        Cases(cases.past, truth, cases.excluded, np.ones(log.n_items, np.bool_)), scores, log.known, [_CUTOFF], _TILE
-    )
-    return {name: float(outcome.per_user[name].mean()) for name in (f"recall@{_CUTOFF}", f"ndcg@{_CUTOFF}")}
+    everything = Cases(cases.past, truth, cases.excluded, np.ones(log.n_items, np.bool_))
+    values = ranking_metrics(best_items(everything, scores, _CUTOFF, _TILE), truth, [_CUTOFF])
+    return {name: float(values[name].mean()) for name in (f"recall@{_CUTOFF}", f"ndcg@{_CUTOFF}")}
 
 
 def _line(kind: str, figures: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from recbatch.errors import InputContractError
 from recbatch.evaluation.baselines import Scores
-from recbatch.evaluation.metrics import Truth, auc, catalogue_coverage, ranking_metrics
+from recbatch.evaluation.metrics import ABSENT, Truth, auc, catalogue_coverage, ranking_metrics
 from recbatch.evaluation.novelty import Known, novelty_metrics
 from recbatch.model.histories import Sequences
 from recbatch.ranking.csr import Csr
@@ -81,37 +82,42 @@ def make_cases(
 
 def rank(cases: Cases, scores: Scores, known: Known, cutoffs: list[int], tile_items: int) -> Outcome:
     """Every metric of one scorer over all eligible items; `known` tells which of them are a novelty."""
-    longest = max(cutoffs)
-    lists = np.full((len(cases.histories), longest), -1, dtype=np.int64)
-    areas = []
-    eligible = torch.from_numpy(cases.eligible)
-    for low in range(0, len(lists), _BATCH_USERS):
-        high = min(low + _BATCH_USERS, len(lists))
-        excluded = None if cases.excluded is None else cases.excluded.rows(low, high)
-        additions = None if scores.additions is None else scores.additions.rows(low, high)
-        best = top_k(
-            scores.users[low:high],
-            scores.items,
-            longest,
-            excluded=excluded,
-            additions=additions,
-            eligible=eligible,
-            tile_items=tile_items,
-        )
-        counts = best.indptr.diff().numpy()
-        row = np.repeat(np.arange(high - low), counts)
-        lists[low + row, np.arange(len(row)) - best.indptr.numpy()[row]] = best.item_idx.numpy()
-        areas.append(_auc(cases, Scores(scores.users[low:high], scores.items, additions), excluded, low, high))
+    lists = best_items(cases, scores, max(cutoffs), tile_items)
+    areas = [_auc(cases, scores, *users) for users in _batches(len(lists))]
     per_user = ranking_metrics(lists, cases.truth, cutoffs) | {"auc": np.concatenate(areas)}
     per_user |= novelty_metrics(lists, known, cutoffs)
     n_items = int(cases.eligible.sum())
     return Outcome(lists, per_user, {f"coverage@{k}": catalogue_coverage(lists[:, :k], n_items) for k in cutoffs})
 
 
-def _auc(cases: Cases, scores: Scores, excluded: Csr | None, low: int, high: int) -> FloatArray:
+def best_items(cases: Cases, scores: Scores, longest: int, tile_items: int) -> NDArray[np.int64]:
+    """(N, longest) item_idx, the best first, -1 where a list is shorter."""
+    lists = np.full((len(cases.histories), longest), ABSENT, dtype=np.int64)
+    eligible = torch.from_numpy(cases.eligible)
+    for low, high in _batches(len(lists)):
+        best = top_k(
+            scores.users[low:high],
+            scores.items,
+            longest,
+            excluded=None if cases.excluded is None else cases.excluded.rows(low, high),
+            additions=None if scores.additions is None else scores.additions.rows(low, high),
+            eligible=eligible,
+            tile_items=tile_items,
+        )
+        row = np.repeat(np.arange(high - low), best.indptr.diff().numpy())
+        lists[low + row, np.arange(len(row)) - best.indptr.numpy()[row]] = best.item_idx.numpy()
+    return lists
+
+
+def _batches(users: int) -> Iterator[tuple[int, int]]:
+    return ((low, min(low + _BATCH_USERS, users)) for low in range(0, users, _BATCH_USERS))
+
+
+def _auc(cases: Cases, scores: Scores, low: int, high: int) -> FloatArray:
     """(B,) AUC of the users low..high-1, from the score of every item that they may be shown."""
-    dense = torch.addmm(scores.items.bias, scores.users, scores.items.vectors.t())
-    added = scores.additions
+    dense = torch.addmm(scores.items.bias, scores.users[low:high], scores.items.vectors.t())
+    added = None if scores.additions is None else scores.additions.rows(low, high)
+    excluded = None if cases.excluded is None else cases.excluded.rows(low, high)
     if added is not None and added.values is not None:
         dense.index_put_((added.entry_rows(), added.indices.long()), added.values, accumulate=True)
     dense[:, ~torch.from_numpy(cases.eligible)] = -torch.inf
