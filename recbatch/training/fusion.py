@@ -15,8 +15,8 @@ from recbatch.model.fusion import Fusion, Popularity
 from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender
-from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import ItemMatrix
+from recbatch.training.fused_ranking import FusedRanking
 from recbatch.training.validation import Validation
 
 # eps in multiples of the median co-occurrence; the weights are tried one after the other, the others held.
@@ -76,29 +76,20 @@ def fit_fusion(
     model, neighbours and popularity must be made of what lies before the validation window.
     """
     users, items = validation.encode(model, features)
-    indptr, item, total = neighbours.cooccurrence(validation.past, config.fusion_behaviours, config.fusion_decay)
-    indptr_, item_ = torch.from_numpy(indptr), torch.from_numpy(item)
-    scale = float(np.median(total)) if len(total) else 1.0
-    tried: dict[Fusion, NDArray[np.float64]] = {}
-
-    def ndcg(fusion: Fusion) -> NDArray[np.float64]:
-        if fusion not in tried:
-            values = torch.from_numpy((fusion.lam * np.log1p(total / fusion.eps)).astype(np.float32))
-            fused = ItemMatrix(items.vectors, fusion.bias(items.bias, popularity), torch.from_numpy(items.tie_rank))
-            additions = Csr(indptr_, item_, values) if fusion.lam else None
-            tried[fusion] = validation.ndcg_of_users(users, fused, additions)
-        return tried[fusion]
+    ranking = FusedRanking(
+        validation, users, items, popularity, neighbours, config.fusion_behaviours, config.fusion_decay
+    )
 
     def better(current: Fusion, others: Iterable[Fusion]) -> Fusion:
-        other = max(others, key=lambda fusion: ndcg(fusion).mean())
-        return other if exceeds_error(ndcg(other) - ndcg(current)) else current
+        other = max(others, key=lambda fusion: ranking.ndcg(fusion).mean())
+        return other if exceeds_error(ranking.ndcg(other) - ranking.ndcg(current)) else current
 
-    best = Fusion(0.0, scale, config.fusion_behaviours, config.fusion_decay)
-    bare = float(ndcg(best).mean())
+    best = Fusion(0.0, ranking.scale, config.fusion_behaviours, config.fusion_decay)
+    bare = float(ranking.ndcg(best).mean())
     for _ in range(_ROUNDS):
         best = better(best, _biases(best))
-        sparse = [replace(best, lam=lam, eps=eps * scale) for eps in _EPS for lam in _LAM]
+        sparse = [replace(best, lam=lam, eps=eps * ranking.scale) for eps in _EPS for lam in _LAM]
         best = better(best, [replace(best, lam=0.0), *sparse])
     if best.lam:
         best = better(best, [replace(best, lam=best.lam * lam, eps=best.eps * eps) for lam, eps in _FINER])
-    return FusionResult(best, float(tried[best].mean()), bare)
+    return FusionResult(best, float(ranking.ndcg(best).mean()), bare)

@@ -14,7 +14,7 @@ from recbatch.model.histories import Sequences
 from recbatch.model.items import ItemFeatures
 from recbatch.model.recommender import Recommender, user_vectors
 from recbatch.ranking.csr import Csr
-from recbatch.ranking.topk import ItemMatrix, TopK, top_k
+from recbatch.ranking.topk import Catalogue, ItemMatrix, top_k_of
 from recbatch.training.dataset import stop_before
 
 CUTOFF = 10
@@ -77,38 +77,41 @@ class Validation:
         return user_vectors(model, vectors, self.past), ItemMatrix(vectors, bias, self.tie_rank)
 
     def ndcg(self, users: Tensor, items: ItemMatrix, additions: Csr | None = None) -> float:
-        """The mean of `ndcg_of_users`."""
-        return float(self.ndcg_of_users(users, items, additions).mean())
+        """The mean NDCG@10 of the users' best items."""
+        return float(self.ndcg_of_lists(self.best(users, items, additions)[0]).mean())
 
-    def ndcg_of_users(self, users: Tensor, items: ItemMatrix, additions: Csr | None = None) -> NDArray[np.float64]:
-        """(N,) NDCG@10, gain 1 for each item taken, discount log2(rank + 1) (Järvelin & Kekäläinen 2002)."""
-        found = []
+    def best(
+        self, users: Tensor, items: ItemMatrix, additions: Csr | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """(N, 10) item_idx, the best first, and their scores; -1 and minus infinity where a list is shorter."""
+        listed = np.full((len(users), CUTOFF), -1, np.int32)
+        scores = np.full((len(users), CUTOFF), -np.inf, np.float32)
+        typical = float(torch.linalg.vector_norm(users, dim=1).nan_to_num(1.0, 1.0).mean()) or 1.0
+        catalogue = Catalogue.create(items, typical_norm=typical, tile_items=_TILE_ITEMS)
         for low in range(0, len(users), _BATCH_USERS):
             high = min(low + _BATCH_USERS, len(users))
-            best = top_k(
+            found = top_k_of(
                 users[low:high],
-                items,
+                catalogue,
                 CUTOFF,
                 excluded=None if self.excluded is None else self.excluded.rows(low, high),
                 additions=None if additions is None else additions.rows(low, high),
-                tile_items=_TILE_ITEMS,
             )
-            found.append(_ndcg(best, self.targets.rows(low, high), len(items)))
-        return np.concatenate(found)
+            full = np.arange(CUTOFF) < found.indptr.diff().numpy()[:, None]
+            listed[low:high][full], scores[low:high][full] = found.item_idx.numpy(), found.score.numpy()
+        return listed, scores
 
-
-def _ndcg(best: TopK, targets: Csr, n_items: int) -> NDArray[np.float64]:
-    """(B,) NDCG@10 of ragged lists against ragged sets of targets."""
-    lengths = best.indptr.diff()
-    row = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-    rank = torch.arange(len(row)) - best.indptr[row]  # from 0
-    wanted = targets.entry_rows() * n_items + targets.indices
-    hit = torch.isin(row * n_items + best.item_idx, wanted, assume_unique=True)
-    discount = 1.0 / np.log2(np.arange(2, CUTOFF + 2))
-    gained = np.bincount(row.numpy(), weights=discount[rank.numpy()] * hit.numpy(), minlength=len(lengths))
-    ideal = discount.cumsum()[targets.indptr.diff().clamp(max=CUTOFF).numpy() - 1]
-    ndcg: NDArray[np.float64] = gained / ideal
-    return ndcg
+    def ndcg_of_lists(self, listed: NDArray[np.int32]) -> NDArray[np.float64]:
+        """(N,) NDCG@10 of lists (N, 10), -1 where one is shorter: gain 1 for each item taken, discount log2(rank + 1)
+        (Järvelin & Kekäläinen 2002).
+        """
+        base = int(max(listed.max(initial=0), int(self.targets.indices.max()))) + 1
+        wanted = self.targets.entry_rows().numpy() * base + self.targets.indices.numpy()
+        hit = np.isin(np.arange(len(listed))[:, None] * base + listed, wanted) & (listed >= 0)
+        discount = 1.0 / np.log2(np.arange(2, CUTOFF + 2))
+        ideal = discount.cumsum()[self.targets.indptr.diff().clamp(max=CUTOFF).numpy() - 1]
+        ndcg: NDArray[np.float64] = hit @ discount / ideal
+        return ndcg
 
 
 def _split(part: Sequences, window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
