@@ -95,15 +95,22 @@ def test_conv_pool_is_the_textbook_network() -> None:
     """Against convolutions written as loops, for a history whose end is the last position."""
     encoder = encoder_of("conv_pool", 1).eval()
     assert isinstance(encoder, ConvPoolEncoder)
-    x = torch.randn(1, 6, 16)
+    x = torch.randn(1, 6, 16, requires_grad=True)
     image = F.pad(x[:, None], (1, 1, 2, 0))
     first = F.max_pool2d(F.relu(F.conv2d(image, encoder.first.weight, encoder.first.bias)), (1, 2))
     (second,) = encoder.others
     again = F.max_pool2d(F.relu(F.conv2d(F.pad(first, (1, 1, 2, 0)), second.weight, second.bias)), (1, 2))
     assert again.shape == (1, 32, 6, 4)
     expected = encoder.norm(encoder.out(again.amax(2).flatten(1)))
-    with torch.no_grad():
-        torch.testing.assert_close(encoder.at(x, torch.tensor([5])), expected)
+    found = encoder.at(x, torch.tensor([5]))
+    torch.testing.assert_close(found, expected)
+    weights = torch.linspace(-1, 2, 16)
+    for ours, textbook in zip(
+        torch.autograd.grad((found * weights).sum(), [x, *encoder.parameters()]),
+        torch.autograd.grad((expected * weights).sum(), [x, *encoder.parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, textbook)
 
 
 def test_a_state_does_not_see_the_future_and_sees_the_whole_past() -> None:
