@@ -7,7 +7,8 @@ autograd    the same network, windows and steps, and cross-entropy of all logits
 peer        RecTools' SASRec with softmax loss, in the environment that `make peers-env` makes; left out without --peer
 
 Each is measured on the windows of the file and on rows of full length, in processes of its own, over so many seconds
-after a warm-up. With --items, made-up sequences over so many items instead: for memory, as --items 100000.
+after a warm-up. With --items, made-up sequences over so many items instead: for memory, as --items 100000, and with
+--loss sampled, which is ours alone, for more items than all of which a step can score: --items 1000000.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement, after a warm-up")
     parser.add_argument("--turns", type=int, default=3, help="measurements of ours and of autograd, in turns")
+    parser.add_argument("--loss", choices=["full", "sampled"], default="full")
     parser.add_argument("--peer", type=Path, metavar="PYTHON")
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -62,11 +64,12 @@ def main() -> None:
         print(json.dumps(_measure(options)))
         return
     figures: dict[str, Any] = {}
+    names = _OURS if options.loss == "full" else _OURS[:1]
     for rows in ("made up",) if options.items else ("file", "full"):
         # In turns, because a shared machine changes its speed within minutes; of each the median.
-        turns = [(name, _in_a_process(options, name, rows)) for _ in range(options.turns) for name in _OURS]
-        found = {name: _median([one for other, one in turns if other == name]) for name in _OURS}
-        if options.peer is not None and not options.items:
+        turns = [(name, _in_a_process(options, name, rows)) for _ in range(options.turns) for name in names]
+        found = {name: _median([one for other, one in turns if other == name]) for name in names}
+        if options.peer is not None and options.loss == "full" and not options.items:
             found["peer"] = _peer(options, rows)
         for name, one in found.items():
             ratio = found["ours"]["positions_per_second"] / one["positions_per_second"]
@@ -114,7 +117,7 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
     config = TrainingSection(
         examples="windows",
         batch_rows=options.batch,
-        loss="full",
+        loss=options.loss,
         label_smoothing=0.0,
         averaging=0.0,
         threads=options.threads,
@@ -122,9 +125,9 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="recbatch-training-") as folder, threads(options.threads):
         inputs = Inputs([write_arrow(log, Path(folder))], log.features, 1)
         before = None if rows == "full" else validation_window().start
-        run = Run(inputs, model, config, 0, before, "full")
+        run = Run(inputs, model, config, 0, before, options.loss)
         generator = np.random.default_rng(0)
-        objective = make_objective("full", config, log.features, np.ones(log.n_items, np.int64), generator)
+        objective = make_objective(options.loss, config, log.features, np.ones(log.n_items, np.int64), generator)
         loss_of = _autograd(log.features) if name == "autograd" else objective
         speed = _positions_a_second(run, config, loss_of, generator, options.seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
