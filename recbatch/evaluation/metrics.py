@@ -138,7 +138,8 @@ def auc(scored_above: IntArray, tied: IntArray, candidates: IntArray, truth: Tru
     With n relevant of N candidates, AUC = 1 - (sum_i (above_i + tied_i / 2) - n (n - 1) / 2) / (n (N - n)): the
     n (n - 1) / 2 pairs of two relevant items are taken out whatever their order. It is the Mann-Whitney U statistic
     over its maximum (Hanley and McNeil, The meaning and use of the area under a ROC curve, Radiology 143, 1982).
-    Raises ValueError on shapes that differ, counts that no ranking can have, and a user without irrelevant candidates.
+    Of a user without irrelevant candidates, of whom no ranking says anything, it is 1/2, as by chance.
+    Raises ValueError on shapes that differ and counts that no ranking can have.
     """
     relevant = truth.counts
     if scored_above.shape != truth.indices.shape or tied.shape != truth.indices.shape:
@@ -149,10 +150,8 @@ def auc(scored_above: IntArray, tied: IntArray, candidates: IntArray, truth: Tru
     if candidates.shape != relevant.shape:
         raise ValueError(f"candidates {candidates.shape} must have one value for each of the {relevant.size} users")
     irrelevant = candidates - relevant
-    if irrelevant.min() < 1:
-        raise ValueError(
-            f"AUC is undefined without irrelevant candidates: the user in row {np.argmin(irrelevant)} has none"
-        )
+    if irrelevant.min() < 0:
+        raise ValueError(f"the user in row {np.argmin(irrelevant)} has more relevant items than candidates")
     others = np.repeat(candidates - 1, relevant)
     if min(scored_above.min(), tied.min()) < 0 or np.any(scored_above + tied > others):
         raise ValueError("scored_above and tied must be 0 or more, together less than the number of candidates")
@@ -165,7 +164,7 @@ def auc(scored_above: IntArray, tied: IntArray, candidates: IntArray, truth: Tru
             f"no ranking has the counts of the user in row {impossible[0]}; "
             "scored_above and tied must count the other relevant items too"
         )
-    return np.asarray(1.0 - lost / pairs, dtype=np.float64)
+    return np.where(pairs > 0, 1.0 - lost / np.maximum(pairs, 1), 0.5)
 
 
 def catalogue_coverage(recommended: IntArray, catalogue_size: int) -> float:

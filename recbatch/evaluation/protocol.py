@@ -18,6 +18,7 @@ from recbatch.ranking.csr import Csr
 from recbatch.ranking.topk import top_k
 
 _BATCH_USERS = 256
+_DENSE_SCORES = 1 << 24  # at most so many scores of some users by all items are held at once
 
 FloatArray = NDArray[np.float64]
 
@@ -83,7 +84,7 @@ def make_cases(
 def rank(cases: Cases, scores: Scores, known: Known, cutoffs: list[int], tile_items: int) -> Outcome:
     """Every metric of one scorer over all eligible items; `known` tells which of them are a novelty."""
     lists = best_items(cases, scores, max(cutoffs), tile_items)
-    areas = [_auc(cases, scores, *users) for users in _batches(len(lists))]
+    areas = [_auc(cases, scores, *users) for users in _batches(len(lists), _DENSE_SCORES // len(cases.eligible))]
     per_user = ranking_metrics(lists, cases.truth, cutoffs) | {"auc": np.concatenate(areas)}
     per_user |= novelty_metrics(lists, known, cutoffs)
     n_items = int(cases.eligible.sum())
@@ -109,8 +110,10 @@ def best_items(cases: Cases, scores: Scores, longest: int, tile_items: int) -> N
     return lists
 
 
-def _batches(users: int) -> Iterator[tuple[int, int]]:
-    return ((low, min(low + _BATCH_USERS, users)) for low in range(0, users, _BATCH_USERS))
+def _batches(users: int, limit: int = _BATCH_USERS) -> Iterator[tuple[int, int]]:
+    """Ranges of users, none larger than the limit where that is not 0."""
+    size = min(_BATCH_USERS, max(1, limit))
+    return ((low, min(low + size, users)) for low in range(0, users, size))
 
 
 def _auc(cases: Cases, scores: Scores, low: int, high: int) -> FloatArray:

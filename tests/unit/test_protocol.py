@@ -74,3 +74,12 @@ def test_an_outcome_is_as_ranked_by_hand() -> None:
     # The relevant item comes last, in the middle and first among the candidates.
     assert outcome.per_user["auc"].tolist() == [0, 0.5, 1]
     assert outcome.coverage == {"coverage@1": 3 / 4, "coverage@3": 1}
+
+
+def test_a_user_who_took_all_that_was_left_is_no_error() -> None:
+    seen = _csr([0, 1, 2])
+    cases, _ = make_cases(_histories(seen), seen, _csr([3]), ELIGIBLE, new_only=True)
+    outcome = rank(cases, popularity(COUNTS, 1, torch.arange(5)), Known(COUNTS.numpy().astype(int), 9), [2], 2)
+    assert outcome.lists.tolist() == [[3, -1]]
+    assert outcome.per_user["recall@2"].tolist() == [1]
+    assert outcome.per_user["auc"].tolist() == [0.5]
