@@ -48,6 +48,7 @@ def tune(
     Reads the tables of `features` and writes nothing into the warehouse. Needs the extra `tune`.
     """
     from recbatch.training import trials as files
+    from recbatch.training.reporting import Reported
     from recbatch.training.search import require_optuna, search
 
     require_optuna()
@@ -61,7 +62,10 @@ def tune(
             files.write_figures(done, folder)  # so that an interruption takes nothing away
             progress.notify(_line(done[-1], base))
 
-        found = search(past, base, trials, minutes, lambda number: _Bar(progress, f"trial {number}"), ended)
+        def told(number: int) -> Reported:
+            return Reported(progress.advance, f"trial {number}", loaded.training.max_epochs)
+
+        found = search(past, base, trials, minutes, told, ended)
     overlay = files.write_overlay(found, base, folder)
     files.write_picture(found, folder)
     _print_trials(console, found, base, overlay)
@@ -81,6 +85,7 @@ def learning_curve(
     warehouse.
     """
     from recbatch.training import learning_curve as curve
+    from recbatch.training.reporting import Reported
 
     wanted = _shares(shares)
     loaded = load_config(config, overrides or [])
@@ -95,9 +100,10 @@ def learning_curve(
         def ended(point: Point) -> None:
             progress.notify(f"{point.share:.3g} of the buckets: validation NDCG@10 {point.ndcg:.4f}")
 
-        points = curve.learning_curve(
-            past, _setting(loaded), wanted, Path(scratch), lambda share: _Bar(progress, f"share {share:.3g}"), ended
-        )
+        def told(share: float) -> Reported:
+            return Reported(progress.advance, f"share {share:.3g}", loaded.training.max_epochs)
+
+        points = curve.learning_curve(past, _setting(loaded), wanted, Path(scratch), told, ended)
     curve.write(points, folder)
     _print_points(console, points)
     console.print(curve.last_gain(points), highlight=False, soft_wrap=True)
@@ -149,18 +155,6 @@ def _shares(text: str) -> list[float]:
     if not shares or not all(0 < share <= 1 for share in shares):
         raise UsageError(f"--shares '{text}' are not numbers above 0 to 1", remedy=f"for example {_SHARES}")
     return shares
-
-
-class _Bar:
-    """Steps of a training as the command's progress."""
-
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._advance, self._name, self._metric = progress.advance, name, ""
-
-    def __call__(self, epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
-        if metric is not None:
-            self._metric = f", validation NDCG@10 {metric:.4f}"
-        self._advance(f"{self._name} epoch {epoch}", step, steps, f"loss {loss:.3f}{self._metric}")
 
 
 def _line(trial: Trial, base: Setting) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from recbatch.config.sections import SparkSection
+from recbatch.cores import usable_cores
 from recbatch.errors import RecbatchError, UsageError
 from recbatch.operations.java import find_java
 
@@ -84,7 +85,7 @@ def _start_settings(section: SparkSection) -> dict[str, str]:
     settings = {"spark.master": master, "spark.driver.memory": section.driver_memory}
     if master.startswith("local"):
         settings |= _LOCAL
-        settings["spark.sql.shuffle.partitions"] = str(2 * (os.cpu_count() or 2))
+        settings["spark.sql.shuffle.partitions"] = str(2 * usable_cores())
     if section.packages == "auto":
         settings |= _delta_jars()
     return settings

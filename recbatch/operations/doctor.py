@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from recbatch.config.sections import Config
+from recbatch.cores import usable_cores
 from recbatch.errors import UsageError
 from recbatch.operations.java import find_java
 
@@ -115,16 +116,11 @@ def _local_threads(config: Config | None) -> int | None:
     if match is None:
         return None
     threads = match.group(1) or "1"
-    return _core_count() if threads == "*" else int(threads)
-
-
-def _core_count() -> int:
-    # The cores this process may use, where the system can say; a container's host has more.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores() if threads == "*" else int(threads)
 
 
 def _cores(config: Config | None) -> Finding:
-    cores, threads = _core_count(), _local_threads(config)
+    cores, threads = usable_cores(), _local_threads(config)
     if threads is None or threads <= cores:
         return Finding("cores", True, str(cores))
     return Finding("cores", False, f"{cores}, but Spark would run {threads} tasks at once", "spark.master=local[*]")

@@ -23,6 +23,7 @@ from recbatch.tables.ledger import StageResult
 from recbatch.training import curves
 from recbatch.training.dataset import open_sequences
 from recbatch.training.judging import shipped
+from recbatch.training.reporting import Reported
 from recbatch.training.run import Inputs
 from recbatch.training.trainer import FitResult, fit, refit
 from recbatch.training.validation import Window
@@ -77,7 +78,7 @@ def _fit(context: StageContext, inputs: Inputs, window: Window, kept: Path) -> F
     """Fit, with the course of it in `kept` beside the checkpoint, so that it can be watched."""
     config, course = context.config, kept / CURVE
     shutil.rmtree(course, ignore_errors=True)  # the epochs of an attempt that was killed are told again
-    bar = _Bar(context, "fit")
+    bar = Reported(context.progress.advance, "fit", config.training.max_epochs)
     with curves.events(course) as ended:
         fitted = fit(inputs, config.model, config.training, config.seed, window, bar, kept / "fit", ended)
     curves.write(fitted.curve, course)
@@ -99,7 +100,7 @@ def _refit(context: StageContext, cut: str, inputs: Inputs, fitted: FitResult, k
         config.seed,
         fitted.epochs,
         fitted.loss,
-        _Bar(context, f"refit for {cut}"),
+        Reported(context.progress.advance, f"refit for {cut}", fitted.epochs),
         [epoch.ndcg for epoch in fitted.curve],
         kept / f"refit_{cut}",
     )
@@ -141,16 +142,3 @@ def _save(
         artifact.save(made, Path(scratch) / kind)
         upload_folder(context.spark, Path(scratch) / kind, path)
     return path
-
-
-class _Bar:
-    """The trainer's progress as the stage's."""
-
-    def __init__(self, context: StageContext, name: str) -> None:
-        self._advance, self._name = context.progress.advance, name
-        self._metric = ""
-
-    def __call__(self, epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
-        if metric is not None:
-            self._metric = f", validation NDCG@10 {metric:.4f}"
-        self._advance(f"{self._name} epoch {epoch}", step, steps, f"loss {loss:.3f}{self._metric}")

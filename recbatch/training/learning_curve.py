@@ -84,6 +84,8 @@ def learning_curve(
 def last_gain(points: Sequence[Point]) -> str:
     """What doubling the data brought last, as a sentence."""
     before, after = points[-2:]
+    if not 0 < before.behaviours < after.behaviours:
+        return f"The buckets after {before.share:.3g} hold no behaviour to learn from."
     doublings = math.log2(after.behaviours / before.behaviours)
     gain = (after.ndcg - before.ndcg) / doublings
     of = f" ({gain / before.ndcg:+.1%})" if before.ndcg else ""

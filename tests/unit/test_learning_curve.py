@@ -88,6 +88,9 @@ def test_the_last_doubling_as_a_sentence() -> None:
     )
     assert "by -0.0500 (-50.0%)" in last_gain([point(0.5, 10, 0.1), point(1.0, 20, 0.05)])
     assert "by +0.1000, measured" in last_gain([point(0.5, 10, 0.0), point(1.0, 20, 0.1)])
+    assert last_gain([point(0.5, 10, 0.1), point(1.0, 10, 0.1)]) == (
+        "The buckets after 0.5 hold no behaviour to learn from."
+    )
 
 
 def test_figures_and_picture(points: list[Point], tmp_path: Path) -> None:
