@@ -71,8 +71,14 @@ class ConvBlock(nn.Module):
         fed = self.narrow(F.silu(self.widen(x)))
         return self.norm_feed(x + self.dropout(fed))  # type: ignore[no-any-return]
 
+    def train(self, mode: bool = True) -> ConvBlock:
+        """As of any module; what was made of the kernels is forgotten, for fused optimisers change them unnoticed."""
+        if mode != self.training:
+            self._made.clear()
+        return super().train(mode)
+
     def _toeplitz(self, length: int) -> Tensor:
-        """(2 d, L, L) of both kernels; kept while no gradient is wanted and no step has changed the kernels."""
+        """(2 d, L, L) of both kernels; kept while no gradient is wanted and nothing has changed the kernels."""
         if torch.is_grad_enabled():
             return torch.cat([toeplitz_matrices(self.long, length), toeplitz_matrices(self.short, length)])
         versions = (self.long._version, self.short._version)

@@ -61,8 +61,10 @@ def full_softmax(
 
 
 def _shares(weights: Tensor | None, users: Tensor) -> Tensor:
-    """(N,): the weights, that sum to 1."""
-    return users.new_full((len(users),), 1 / len(users)) if weights is None else weights / weights.sum()
+    """(N,): the weights, that sum to 1; zeros where all of them are zero, and there is nothing to learn."""
+    if weights is None:
+        return users.new_full((len(users),), 1 / len(users))
+    return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def sampled_softmax(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,20 +45,30 @@ def exceeds_error(gain: NDArray[np.float64]) -> bool:
 def fit_bias(
     validation: Validation, users: Tensor, items: ItemMatrix, popularity: Popularity, start: Fusion
 ) -> tuple[Fusion, float]:
-    """The weights of bias and trend with the best NDCG@10 without co-occurrence, and that figure.
+    """The weights of bias and trend, chosen as by `fit_fusion` but without co-occurrence, and their NDCG@10.
 
     What an epoch is judged by: a network is worth what it adds to the score it is shipped in.
     """
-    tried = {}
-    for fusion in _biases(start):
-        fused = ItemMatrix(items.vectors, fusion.bias(items.bias, popularity), torch.from_numpy(items.tie_rank))
-        tried[fusion] = validation.ndcg(users, fused)
-    best = max(tried, key=lambda fusion: tried[fusion])
-    return best, tried[best]
+    tried: dict[Fusion, NDArray[np.float64]] = {}
+
+    def ndcg(fusion: Fusion) -> NDArray[np.float64]:
+        if fusion not in tried:
+            fused = ItemMatrix(items.vectors, fusion.bias(items.bias, popularity), torch.from_numpy(items.tie_rank))
+            tried[fusion] = validation.ndcg_of_lists(validation.best(users, fused)[0])
+        return tried[fusion]
+
+    best = _better(start, _biases(start), ndcg)
+    return best, float(ndcg(best).mean())
 
 
 def _biases(start: Fusion) -> list[Fusion]:
     return [start, *(replace(start, network_bias=b, trend=t) for b in _NETWORK_BIAS for t in _TREND)]
+
+
+def _better(current: Fusion, others: Iterable[Fusion], ndcg: Callable[[Fusion], NDArray[np.float64]]) -> Fusion:
+    """The best of the others where it exceeds the current one by more than an error."""
+    other = max(others, key=lambda fusion: ndcg(fusion).mean())
+    return other if exceeds_error(ndcg(other) - ndcg(current)) else current
 
 
 def fit_fusion(
@@ -79,17 +89,13 @@ def fit_fusion(
     ranking = FusedRanking(
         validation, users, items, popularity, neighbours, config.fusion_behaviours, config.fusion_decay
     )
-
-    def better(current: Fusion, others: Iterable[Fusion]) -> Fusion:
-        other = max(others, key=lambda fusion: ranking.ndcg(fusion).mean())
-        return other if exceeds_error(ranking.ndcg(other) - ranking.ndcg(current)) else current
-
     best = Fusion(0.0, ranking.scale, config.fusion_behaviours, config.fusion_decay)
     bare = float(ranking.ndcg(best).mean())
     for _ in range(_ROUNDS):
-        best = better(best, _biases(best))
+        best = _better(best, _biases(best), ranking.ndcg)
         sparse = [replace(best, lam=lam, eps=eps * ranking.scale) for eps in _EPS for lam in _LAM]
-        best = better(best, [replace(best, lam=0.0), *sparse])
+        best = _better(best, [replace(best, lam=0.0), *sparse], ranking.ndcg)
     if best.lam:
-        best = better(best, [replace(best, lam=best.lam * lam, eps=best.eps * eps) for lam, eps in _FINER])
+        finer = [replace(best, lam=best.lam * lam, eps=best.eps * eps) for lam, eps in _FINER]
+        best = _better(best, finer, ranking.ndcg)
     return FusionResult(best, float(ranking.ndcg(best).mean()), bare)

@@ -17,9 +17,10 @@ from recbatch.training.validation import Validation, Window
 
 @dataclass(frozen=True)
 class Past:
-    """What a network is fitted to, and what its score is completed with; nothing of it knows the window.
+    """What a network is fitted to, and what its score is completed with; it does not know what users did in the window.
 
-    inputs: with popularity where the score is fused. neighbours, popularity: as of the start of the window.
+    inputs: with popularity where the score is fused; attributes of items, and what normalises them, are those of the
+    evaluation cut, at which the window ends. neighbours, popularity: as of the start of the window.
     """
 
     inputs: Inputs

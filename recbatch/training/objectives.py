@@ -17,6 +17,7 @@ from recbatch.model.losses import binary_cross_entropy, full_softmax, sampled_so
 from recbatch.model.recommender import Recommender
 from recbatch.training.batches import Batch
 
+_TIMED_ITEMS = 20_000  # of more, as many are timed: the time grows with their number
 _NEGATIVE_POWER = 0.75  # negatives are drawn by (count + 1) to this power
 
 Objective = Callable[[Recommender, Batch], Tensor]
@@ -57,16 +58,17 @@ def make_objective(
 
 
 def choose_loss(config: TrainingSection, positions: int, n_items: int, dim: int) -> LossName:
-    """`auto`: the full softmax where an epoch of it fits the time set, by the time that 256 positions take here."""
+    """`auto`: the full softmax where an epoch of it fits the time set, by the time of 256 positions on this machine."""
     if config.loss != "auto":
         return config.loss
-    users, items, targets = torch.ones(256, dim), torch.ones(n_items, dim), torch.zeros(256, dtype=torch.int64)
+    sample = min(n_items, _TIMED_ITEMS)
+    users, items, targets = torch.ones(256, dim), torch.ones(sample, dim), torch.zeros(256, dtype=torch.int64)
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        full_softmax(users, items, torch.zeros(n_items), targets)
+        full_softmax(users, items, torch.zeros(sample), targets)
         seconds.append(time.perf_counter() - began)
-    estimate = min(seconds) * positions / len(users)
+    estimate = min(seconds) * positions / len(users) * n_items / sample
     return "full" if estimate <= config.full_epoch_seconds else "sampled"
 
 

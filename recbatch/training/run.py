@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +43,7 @@ class Inputs:
 
 
 class DivergedError(Exception):
-    """The loss is not finite: `loss` in `step` of `epoch`."""
-
-    def __init__(self, loss: float, step: int, epoch: int) -> None:
-        super().__init__(f"the training loss is {loss} in step {step} of epoch {epoch}")
+    """The loss, the weights or what they score is not finite; the message says which, and when."""
 
 
 class Run:
@@ -94,14 +90,17 @@ class Run:
         return averaged
 
     def epoch(self, epoch: int, progress: Progress) -> float:
-        """One pass over all examples; the mean loss a step. Raises DivergedError where it is not finite."""
+        """One pass over all examples; the mean loss a step.
+
+        Raises DivergedError where it, or a weight after the last step, is not finite.
+        """
         self._model.train()
         total = 0.0
         for step, batch in enumerate(self.examples.batches(self._generator), start=1):
             loss = self._objective(self._model, batch)
             value = loss.item()
             if not np.isfinite(value):
-                raise DivergedError(value, step, epoch)
+                raise DivergedError(f"the training loss is {value} in step {step} of epoch {epoch}")
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if self.config.l1:
@@ -113,6 +112,8 @@ class Run:
                 self._averaged.update_parameters(self._model)
             total += value
             progress(epoch, step, self.steps, value, None)
+        if not all(bool(weight.isfinite().all()) for weight in self._model.parameters()):
+            raise DivergedError(f"a weight is not finite after epoch {epoch}")
         return total / self.steps
 
     def judged(self, metric: float | None) -> None:
@@ -129,6 +130,7 @@ class Run:
         tensors["random"] = torch.random.get_rng_state()
         rates = [group["lr"] for group in self._optimizer.param_groups]
         return tensors, {
+            "loss": self.loss,
             "numpy": self._generator.bit_generator.state,
             "schedule": self._schedule.state(),
             "rates": rates,
@@ -153,14 +155,3 @@ class Run:
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
-
-
-def fingerprint(
-    inputs: Inputs, model_config: ModelSection, config: TrainingSection, seed: int, before: int | None
-) -> str:
-    """Names a training: another one must not go on from its checkpoint."""
-    files = [(file.name, file.stat().st_size) for file in inputs.files]
-    features = inputs.features
-    sizes = [len(features), features.field_sizes, features.numbers.shape[1], features.vectors.shape[1]]
-    basis = [files, sizes, model_config.model_dump(), config.model_dump(), seed, before]
-    return json.dumps(basis, sort_keys=True)

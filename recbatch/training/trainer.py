@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +13,14 @@ import torch
 from torch import Tensor
 
 from recbatch.config.learning import LossName, ModelSection, TrainingSection
+from recbatch.cores import usable_cores
 from recbatch.errors import ModelError
 from recbatch.model.fusion import BARE
 from recbatch.model.recommender import Recommender
 from recbatch.training.checkpoint import Checkpoint
+from recbatch.training.fingerprint import fingerprint
 from recbatch.training.fusion import fit_bias
-from recbatch.training.run import DivergedError, Inputs, Progress, Run, fingerprint
+from recbatch.training.run import DivergedError, Inputs, Progress, Run
 from recbatch.training.validation import Validation, Window
 
 
@@ -74,10 +75,9 @@ def fit(
         ModelError: nothing to learn from or to validate on, or the loss is not finite in the first epoch.
     """
     with threads(config.threads), torch.random.fork_rng(devices=[]):
-        run = Run(inputs, model_config, config, seed, window.start, None)
+        kept = _Kept(checkpoint, lambda: fingerprint(inputs, model_config, config, seed, window.start))
+        run, curve, best = kept.begin(inputs, model_config, config, seed, window.start, None)
         validation = Validation(run.parts, window, config.targets == "new", len(inputs.features), seed)
-        name = fingerprint(inputs, model_config, config, seed, window.start)
-        curve, best = _resumed(run, checkpoint, name)
         for done in curve:
             ended(done)
         diverged = None
@@ -86,11 +86,11 @@ def fit(
             began = time.monotonic()
             try:
                 loss = run.epoch(epoch, progress)
+                trained = time.monotonic()
+                ndcg = _judge(run.model, inputs, validation)
             except DivergedError as error:
                 diverged = str(error)
                 break
-            trained = time.monotonic()
-            ndcg = _judge(run.model, inputs, validation)
             run.judged(ndcg)
             if not curve or ndcg > max(one.ndcg for one in curve):
                 best = copy.deepcopy(run.model.state_dict())
@@ -98,26 +98,39 @@ def fit(
             curve.append(EpochResult(epoch, loss, ndcg, *seconds, run.learning_rate))
             ended(curve[-1])
             progress(epoch, run.steps, run.steps, loss, ndcg)
-            _keep(run, best, curve, checkpoint, name)
+            kept.keep(run, best, curve)
     if not curve:
         raise ModelError(str(diverged), remedy=f"lower training.learning_rate (now {config.learning_rate})")
     run.model.load_state_dict(best)
     return FitResult(run.model.eval(), _best_epoch(curve), tuple(curve), run.loss, diverged)
 
 
-def _resumed(run: Run, checkpoint: Path | None, name: str) -> tuple[list[EpochResult], dict[str, Tensor]]:
-    """The epochs that an earlier attempt has finished, and the weights of the best one."""
-    found = None if checkpoint is None else Checkpoint.read(checkpoint, name)
-    if found is None:
-        return [], {}
-    run.restore(found.tensors, found.others)
-    return [EpochResult(int(row[0]), *row[1:]) for row in found.curve], found.best
+class _Kept:
+    """The file that a training goes on from, or none. name: what tells it from others, asked for where there is one."""
 
+    def __init__(self, file: Path | None, name: Callable[[], str]) -> None:
+        self._file, self._name = file, "" if file is None else name()
 
-def _keep(run: Run, best: dict[str, Tensor], curve: Sequence[EpochResult], checkpoint: Path | None, name: str) -> None:
-    """Write what `_resumed` reads, where a file is named."""
-    if checkpoint is not None:
-        Checkpoint(*run.state(), best, [list(astuple(one)) for one in curve]).write(checkpoint, name)
+    def begin(
+        self,
+        inputs: Inputs,
+        model_config: ModelSection,
+        config: TrainingSection,
+        seed: int,
+        before: int | None,
+        loss: LossName | None,
+    ) -> tuple[Run, list[EpochResult], dict[str, Tensor]]:
+        """A run at the end of the epochs that an earlier attempt has finished, these, and the weights of the best."""
+        found = None if self._file is None else Checkpoint.read(self._file, self._name)
+        if found is None:
+            return Run(inputs, model_config, config, seed, before, loss), [], {}
+        run = Run(inputs, model_config, config, seed, before, found.others["loss"])
+        run.restore(found.tensors, found.others)
+        return run, [EpochResult(int(row[0]), *row[1:]) for row in found.curve], found.best
+
+    def keep(self, run: Run, best: dict[str, Tensor], curve: Sequence[EpochResult]) -> None:
+        if self._file is not None:
+            Checkpoint(*run.state(), best, [list(astuple(one)) for one in curve]).write(self._file, self._name)
 
 
 def _finished(curve: Sequence[EpochResult], config: TrainingSection) -> bool:
@@ -129,11 +142,17 @@ def _best_epoch(curve: Sequence[EpochResult]) -> int:
 
 
 def _judge(model: Recommender, inputs: Inputs, validation: Validation) -> float:
-    """NDCG@10 of the network, with the best weights of bias and trend where it is shipped with them."""
-    users, items = validation.encode(model, inputs.features)
-    if inputs.popularity is None:
-        return validation.ndcg(users, items)
-    return fit_bias(validation, users, items, inputs.popularity, BARE)[1]
+    """NDCG@10 of the network, with the best weights of bias and trend where it is shipped with them.
+
+    Raises DivergedError where it cannot be ranked by, as what it scores is not finite.
+    """
+    try:
+        users, items = validation.encode(model, inputs.features)
+        if inputs.popularity is None:
+            return validation.ndcg(users, items)
+        return fit_bias(validation, users, items, inputs.popularity, BARE)[1]
+    except ModelError as error:
+        raise DivergedError(error.what) from error
 
 
 def refit(
@@ -155,9 +174,8 @@ def refit(
         ModelError: nothing to learn from, or the loss is not finite.
     """
     with threads(config.threads), torch.random.fork_rng(devices=[]):
-        run = Run(inputs, model_config, config, seed, None, loss)
-        name = fingerprint(inputs, model_config, config, seed, None)
-        done, _ = _resumed(run, checkpoint, name)
+        kept = _Kept(checkpoint, lambda: fingerprint(inputs, model_config, config, seed, None, epochs, loss))
+        run, done, _ = kept.begin(inputs, model_config, config, seed, None, loss)
         for epoch in range(len(done) + 1, epochs + 1):
             began = time.monotonic()
             try:
@@ -168,7 +186,7 @@ def refit(
             run.judged(metrics[epoch - 1] if epoch <= len(metrics) else None)
             seconds = time.monotonic() - began
             done.append(EpochResult(epoch, value, 0.0, seconds, seconds, run.learning_rate))
-            _keep(run, {}, done, checkpoint, name)
+            kept.keep(run, {}, done)
     return run.model.eval()
 
 
@@ -176,7 +194,7 @@ def refit(
 def threads(count: int | None) -> Iterator[None]:
     """Run torch on `count` threads, None for every core this process may use, and restore what was set before."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(count or usable_cores())
     try:
         yield
     finally:

@@ -58,7 +58,8 @@ class Validation:
         users = np.unique(keys // max(n_items, 1))
         if not len(users):
             raise ModelError(
-                f"no user has behaviours both before {window.start} and in [{window.start}, {window.end})",
+                f"no user has behaviours both before {window.start} and{' new ones' if new_only else ''} in "
+                f"[{window.start}, {window.end})",
                 remedy="lengthen features.validation_days or give more history",
             )
         users = np.sort(generator.choice(users, min(len(users), _MAX_USERS), replace=False))

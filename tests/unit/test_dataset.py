@@ -238,8 +238,10 @@ def test_of_many_users_some_are_drawn_from_all_files(tmp_path: Path) -> None:
 
 
 def test_a_window_without_users_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="both before 100"):
+    with pytest.raises(ModelError, match=r"both before 100 and in \[100, 200\)"):
         validation_of(tmp_path, USERS, Window(100, 200), False)
+    with pytest.raises(ModelError, match=r"both before 20 and new ones in \[20, 30\)"):
+        validation_of(tmp_path, [[1, 1, 1]], Window(20, 30), True)
 
 
 def test_ndcg_by_hand(tmp_path: Path) -> None:

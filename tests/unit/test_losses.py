@@ -85,6 +85,26 @@ def test_sampled_softmax_by_hand() -> None:
     expected = -math.log(odds[0] / sum(odds))
     loss = sampled_softmax(users, items, bias, torch.tensor([0]), torch.tensor([1, 2, 0]), log_q)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+    # The same user with target 1, which weighs a third.
+    other = -math.log(odds[1] / sum(odds))
+    twice, targets, weights = users.expand(2, 2), torch.tensor([0, 1]), torch.tensor([3.0, 1.0])
+    weighted = sampled_softmax(twice, items, bias, targets, torch.tensor([1, 2, 0]), log_q, weights)
+    assert weighted.item() == pytest.approx((3 * expected + other) / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-45])
+def test_targets_that_weigh_nothing_teach_nothing(weight: float) -> None:
+    users, items = torch.ones(3, 2, requires_grad=True), torch.ones(5, 2)
+    bias, targets, weights = torch.zeros(5), torch.tensor([0, 1, 2]), torch.full((3,), weight)
+    losses = [
+        full_softmax(users, items, bias, targets, weights, 0.1),
+        sampled_softmax(users, items, bias, targets, torch.tensor([3, 4]), torch.zeros(5), weights),
+        binary_cross_entropy(users, items, bias, targets, torch.tensor([3, 4]), weights),
+    ]
+    for loss in losses:
+        (gradient,) = torch.autograd.grad(loss, users)
+        assert loss.item() == pytest.approx(0.0, abs=1e-6)
+        assert gradient.abs().max() < 1e-6
 
 
 def test_sampled_softmax_with_every_item_drawn_once_is_the_full_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,12 @@ from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours
 from recbatch.ranking.csr import Csr
 from recbatch.training import curves
+from recbatch.training.batches import Weighting
 from recbatch.training.checkpoint import Checkpoint
 from recbatch.training.dataset import open_sequences
+from recbatch.training.fingerprint import fingerprint
 from recbatch.training.fusion import fit_bias, fit_fusion
-from recbatch.training.run import Inputs, fingerprint
+from recbatch.training.run import Inputs
 from recbatch.training.trainer import EpochResult, FitResult, fit, refit, threads
 from recbatch.training.validation import Validation
 from tests.unit.followers import FOLLOWING, N_ITEMS, WINDOW, make_inputs, silent
@@ -128,6 +131,35 @@ def test_a_diverging_run_names_the_learning_rate(inputs: Inputs) -> None:
         fit(inputs, MODEL, training(learning_rate=1e30), 7, WINDOW, silent)
 
 
+def test_weights_that_are_lost_in_the_last_step_of_an_epoch_are_not_kept(inputs: Inputs) -> None:
+    """One batch an epoch: its loss is that of the weights before the step that makes them useless."""
+    config = training(optimizer="sgd", averaging=0.0, learning_rate=5.0, batch_rows=512, max_epochs=99, patience=99)
+    result = fit(inputs, MODEL, config, 7, WINDOW, silent)
+    assert result.diverged is not None
+    assert len(result.curve) > 1
+    assert all(bool(weight.isfinite().all()) for weight in result.model.parameters())
+    validation = Validation(open_sequences(inputs.files), WINDOW, False, N_ITEMS, seed=7)
+    ndcg = validation.ndcg(*validation.encode(result.model, inputs.features))
+    assert ndcg == pytest.approx(max(one.ndcg for one in result.curve), abs=1e-12)
+    with pytest.raises(ModelError, match=r"training\.learning_rate \(now 5\.0\)"):
+        refit(inputs, MODEL, config, 7, len(result.curve) + 2, "full", silent)
+
+
+def test_a_weight_that_is_not_finite_ends_the_training(inputs: Inputs) -> None:
+    config = training(optimizer="sgd", learning_rate=3e38, weight_decay=9.0, batch_rows=512)
+    with pytest.raises(ModelError, match=r"(?s)a weight is not finite after epoch 1.*now 3e\+38"):
+        refit(inputs, MODEL, config, 7, 1, "full", silent)
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_an_epoch_is_judged_by_its_own_weights(averaging: float, inputs: Inputs) -> None:
+    model = MODEL.model_copy(update={"blocks": 2})
+    result = fit(inputs, model, training(averaging=averaging, max_epochs=3), 7, WINDOW, silent)
+    validation = Validation(open_sequences(inputs.files), WINDOW, False, N_ITEMS, seed=7)
+    ndcg = validation.ndcg(*validation.encode(result.model, inputs.features))
+    assert ndcg == pytest.approx(max(one.ndcg for one in result.curve), abs=1e-12)
+
+
 class KilledError(Exception):
     """What a kill looks like from inside."""
 
@@ -161,12 +193,14 @@ def test_a_run_that_diverges_later_keeps_the_best_epoch(inputs: Inputs, tmp_path
         {"examples": "prefixes", "batch_rows": 64},
         {"loss": "sampled", "averaging": 0.9, "schedule": "inverse_decay"},
         {"optimizer": "sgd", "learning_rate": 0.1, "schedule": "plateau"},
-        {"optimizer": "rmsprop", "learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 5},
+        {"optimizer": "rmsprop", "learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 5, "l1": 1e-4},
+        {"averaging": 0.0, "blocks": 2},
     ],
 )
 def test_killed_and_resumed_gives_the_same_bytes(options: dict[str, object], inputs: Inputs, tmp_path: Path) -> None:
+    model = MODEL.model_copy(update={"blocks": options.pop("blocks", 1)})
     config = training(max_epochs=4, patience=4, **options)
-    undisturbed = fit(inputs, MODEL, config, 7, WINDOW, silent)
+    undisturbed = fit(inputs, model, config, 7, WINDOW, silent)
 
     def kill(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
         if epoch == 3 and step == 2:
@@ -174,22 +208,22 @@ def test_killed_and_resumed_gives_the_same_bytes(options: dict[str, object], inp
 
     kept = tmp_path / "fit"
     with pytest.raises(KilledError):
-        fit(inputs, MODEL, config, 7, WINDOW, kill, kept)
+        fit(inputs, model, config, 7, WINDOW, kill, kept)
     epochs: list[int] = []
 
     def note(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
         epochs.append(epoch)
 
     ended: list[EpochResult] = []
-    resumed = fit(inputs, MODEL, config, 7, WINDOW, note, kept, ended.append)
+    resumed = fit(inputs, model, config, 7, WINDOW, note, kept, ended.append)
     assert set(epochs) == {3, 4}
     assert tuple(ended) == resumed.curve
     assert [(one.loss, one.ndcg) for one in resumed.curve] == [(one.loss, one.ndcg) for one in undisturbed.curve]
     assert weights_of(resumed.model) == weights_of(undisturbed.model)
     # Another seed is another training, and a damaged file none.
-    assert fit(inputs, MODEL, config, 8, WINDOW, silent, kept).curve != undisturbed.curve
+    assert fit(inputs, model, config, 8, WINDOW, silent, kept).curve != undisturbed.curve
     kept.write_bytes(kept.read_bytes()[:1000])
-    assert weights_of(fit(inputs, MODEL, config, 7, WINDOW, silent, kept).model) == weights_of(undisturbed.model)
+    assert weights_of(fit(inputs, model, config, 7, WINDOW, silent, kept).model) == weights_of(undisturbed.model)
 
 
 def test_a_killed_refit_goes_on(inputs: Inputs, tmp_path: Path) -> None:
@@ -203,6 +237,45 @@ def test_a_killed_refit_goes_on(inputs: Inputs, tmp_path: Path) -> None:
         refit(inputs, MODEL, training(), 7, 3, "full", kill, checkpoint=tmp_path / "refit")
     again = refit(inputs, MODEL, training(), 7, 3, "full", silent, checkpoint=tmp_path / "refit")
     assert weights_of(again) == weights_of(whole)
+
+
+def test_a_refit_for_other_epochs_begins_anew(inputs: Inputs, tmp_path: Path) -> None:
+    refit(inputs, MODEL, training(), 7, 3, "full", silent, checkpoint=tmp_path / "refit")
+    again = refit(inputs, MODEL, training(), 7, 1, "full", silent, checkpoint=tmp_path / "refit")
+    assert weights_of(again) == weights_of(refit(inputs, MODEL, training(), 7, 1, "full", silent))
+
+
+def test_the_loss_of_a_resumed_training_is_not_chosen_again(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = training(loss="auto", max_epochs=3, patience=3)
+
+    def kill(epoch: int, step: int, steps: int, loss: float, metric: float | None) -> None:
+        if epoch == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(inputs, MODEL, config, 7, WINDOW, kill, tmp_path / "fit")
+    slow = itertools.count(step=1000)
+    monkeypatch.setattr("recbatch.training.objectives.time.perf_counter", lambda: float(next(slow)))
+    assert fit(inputs, MODEL, config, 7, WINDOW, silent).loss == "sampled"
+    assert fit(inputs, MODEL, config, 7, WINDOW, silent, tmp_path / "fit").loss == "full"
+
+
+def test_what_is_learnt_from_names_the_training(inputs: Inputs, tmp_path: Path) -> None:
+    names = {fingerprint(inputs, MODEL, training(), 7, 700)}
+    other = make_inputs(tmp_path, buckets=1)
+    assert fingerprint(other, MODEL, training(), 7, 700) in names
+    content = bytearray(other.files[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    other.files[0].write_bytes(content)
+    names.add(fingerprint(other, MODEL, training(), 7, 700))
+    features = replace(inputs.features, numbers=inputs.features.numbers + 1)
+    flat = Popularity(torch.ones(N_ITEMS), torch.ones(N_ITEMS))
+    changes = ({"features": features}, {"popularity": flat}, {"n_event_types": 2})
+    names |= {fingerprint(replace(inputs, **change), MODEL, training(), 7, 700) for change in changes}
+    weighted = replace(inputs, weighting=Weighting(half_life=60.0))
+    assert len(names | {fingerprint(weighted, MODEL, training(), 7, 700)}) == 6
 
 
 @pytest.mark.parametrize("loss", ["bce", "mse"])
