@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
-from public_data import SAMPLE, Log, read_log, test_window, validation_window, write_arrow
+from public_data import SAMPLE, Log, held_out, read_log, validation_window, write_arrow
 
 from recbatch.config.learning import ModelSection, TrainingSection
 from recbatch.evaluation.baselines import Scores, popularity
 from recbatch.evaluation.metrics import Truth, ranking_metrics
 from recbatch.evaluation.protocol import Cases, best_items, rows_of
-from recbatch.training.dataset import open_sequences
+from recbatch.model.recommender import user_vectors
+from recbatch.ranking.topk import ItemMatrix
 from recbatch.training.run import Inputs
 from recbatch.training.trainer import fit
-from recbatch.training.validation import Validation
 
 _TILE, _CUTOFF = 4096, 10
 
@@ -56,15 +56,16 @@ def main() -> None:
             validation_window(),
             lambda epoch, step, steps, loss, metric: None,
         )
-        cases = Validation(open_sequences([file]), test_window(), True, log.n_items, options.seed)
-        users, items = cases.encode(fitted.model, known.features)
+    cases = _of_hidden(held_out(known, known.split.test), hidden)
+    tie_rank = torch.from_numpy(np.random.default_rng(options.seed).permutation(log.n_items))
+    vectors, bias = fitted.model.item_vectors(known.features)
     scorers = {
-        "network": Scores(users, items),
-        "attribute popularity": popularity(_attribute_popularity(known), len(cases), cases.tie_rank),
+        "network": Scores(user_vectors(fitted.model, vectors, cases.histories), ItemMatrix(vectors, bias, tie_rank)),
+        "attribute popularity": popularity(_attribute_popularity(known), len(cases.histories), tie_rank),
     }
     figures: dict[str, dict[str, float]] = {}
     for name, eligible in (("among hidden items", hidden), ("among all items", np.ones_like(hidden))):
-        found = {scorer: _recall(cases, scores, hidden, eligible) for scorer, scores in scorers.items()}
+        found = {scorer: _recall(replace(cases, eligible=eligible), scores) for scorer, scores in scorers.items()}
         found["chance"] = _CUTOFF / int(eligible.sum())
         figures[name] = found
         print(f"{name:<20}" + "  ".join(f"{scorer} {value:.4f}" for scorer, value in found.items()))
@@ -73,12 +74,14 @@ def main() -> None:
 
 
 def _without(log: Log, hidden: NDArray[np.bool_]) -> Log:
-    """The log with hidden items among the last two of a user only, which nothing is learnt from."""
+    """The log with hidden items only in what is not learnt from: the last two of a user who has others before."""
     sizes = np.diff(log.offsets)
-    late = np.arange(len(log.items)) >= np.repeat(log.offsets[1:] - 2, sizes)
+    user = np.repeat(np.arange(len(sizes)), sizes)
+    late = np.arange(len(log.items)) >= log.split.train_stop[user]
     kept = late | ~hidden[log.items]
-    user = np.repeat(np.arange(len(sizes)), sizes)[kept]
-    offsets = np.concatenate([[0], np.bincount(user, minlength=len(sizes)).cumsum()])
+    learning = np.bincount(user[kept & ~late], minlength=len(sizes)) > 0
+    kept &= learning[user]
+    offsets = np.concatenate([[0], np.bincount(user[kept], minlength=len(sizes)).cumsum()])
     learnt = log.items[kept & ~late]
     counts = torch.from_numpy(np.bincount(learnt, minlength=log.n_items).astype(np.float32))
     return replace(log, offsets=offsets, items=log.items[kept], popularity=type(log.popularity)(counts, counts))
@@ -92,18 +95,18 @@ def _attribute_popularity(log: Log) -> torch.Tensor:
     return torch.zeros(log.n_items).index_add_(0, owner, of_value[codes]) / indptr.diff().clamp(min=1)
 
 
-def _recall(cases: Validation, scores: Scores, hidden: NDArray[np.bool_], eligible: NDArray[np.bool_]) -> float:
-    """Mean Recall@10 over the users whose target is hidden; all others are ranked for and not counted."""
-    indptr, targets = cases.targets.indptr.numpy(), cases.targets.indices.numpy()
-    cold = np.flatnonzero(hidden[targets] & (np.diff(indptr)[cases.targets.entry_rows().numpy()] == 1))
-    rows = cases.targets.entry_rows().numpy()[cold]
-    truth = Truth(np.arange(len(rows) + 1), targets[cold].astype(np.int64))
-    offsets = cases.past.offsets
-    chosen = replace(scores, users=scores.users[torch.from_numpy(rows)])
-    excluded = None if cases.excluded is None else rows_of(cases.excluded, rows)
-    of_them = Cases(cases.past.select(offsets[rows], offsets[rows + 1]), truth, excluded, eligible)
-    lists = best_items(of_them, chosen, _CUTOFF, _TILE)
-    return float(ranking_metrics(lists, truth, [_CUTOFF])[f"recall@{_CUTOFF}"].mean())
+def _of_hidden(cases: Cases, hidden: NDArray[np.bool_]) -> Cases:
+    """The users whose target is hidden."""
+    users = np.flatnonzero(hidden[cases.truth.indices])
+    offsets = cases.histories.offsets
+    histories = cases.histories.select(offsets[users], offsets[users + 1])
+    truth = Truth(np.arange(len(users) + 1), cases.truth.indices[users])
+    return Cases(histories, truth, rows_of(cases.excluded, users) if cases.excluded else None, cases.eligible)
+
+
+def _recall(cases: Cases, scores: Scores) -> float:
+    lists = best_items(cases, scores, _CUTOFF, _TILE)
+    return float(ranking_metrics(lists, cases.truth, [_CUTOFF])[f"recall@{_CUTOFF}"].mean())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from recbatch.config.sections import NeighboursSection
+from recbatch.evaluation.metrics import Truth
+from recbatch.evaluation.protocol import Cases
+from recbatch.evaluation.splits import Holdout, Split, leave_one_out
 from recbatch.features import counting
 from recbatch.features.cuts import UNIT, Cuts, Decay
 from recbatch.model.fusion import Popularity
+from recbatch.model.histories import Sequences
 from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours
 from recbatch.ranking.csr import Csr
@@ -23,7 +29,7 @@ from recbatch.training.validation import Window
 # The first 3,000 users of S3-Rec's Toys and Games, and the attributes of their items.
 SAMPLE = Path(__file__).parent / "data" / "toys_sample.txt"
 # The last behaviour of every user is at this second, the one before it a second earlier, and so on: so windows of time
-# hold one behaviour a user each.
+# hold one behaviour a user each. Of users that are only learnt from it is two seconds earlier.
 _LAST = 1_000_000_000
 
 
@@ -40,19 +46,29 @@ class Log:
     def n_items(self) -> int:
         return len(self.features)
 
-    @property
-    def times(self) -> NDArray[np.int64]:
-        """(M,) seconds."""
+    @cached_property
+    def split(self) -> Split:
+        """What is learnt from, validated on and tested on."""
+        return leave_one_out(self.offsets)
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """As the pipeline reads them."""
         sizes = np.diff(self.offsets)
-        return _LAST + 1 - (np.repeat(self.offsets[1:], sizes) - np.arange(len(self.items)))
+        end = self.split.train_stop + 2
+        zeros = np.zeros(len(self.items), np.float32)
+        columns: dict[str, NDArray[Any]] = {
+            "item_idx": self.items,
+            "event_type": zeros.astype(np.int32),
+            "event_time": _LAST + 1 - (np.repeat(end, sizes) - np.arange(len(self.items))),
+            "price": zeros,
+            "quantity": zeros,
+        }
+        return Sequences(self.offsets, columns)
 
 
 def validation_window() -> Window:
     return Window(_LAST - 1, _LAST)
-
-
-def test_window() -> Window:
-    return Window(_LAST, _LAST + 1)
 
 
 def read_log(sequences: Path, attributes: Path | None, seed: int) -> Log:
@@ -62,7 +78,7 @@ def read_log(sequences: Path, attributes: Path | None, seed: int) -> Log:
     number = dict(zip(names, np.random.default_rng(seed).permutation(len(names)).tolist(), strict=True))
     offsets = np.concatenate([[0], np.cumsum([len(line) for line in lines])]).astype(np.int64)
     items = np.array([number[item] for line in lines for item in line], np.int32)
-    learnt = np.arange(len(items)) < np.repeat(offsets[1:] - 2, np.diff(offsets))
+    learnt = np.arange(len(items)) < np.repeat(leave_one_out(offsets).train_stop, np.diff(offsets))
     counts = torch.from_numpy(np.bincount(items[learnt], minlength=len(names)).astype(np.float32))
     found = {} if attributes is None else json.loads(attributes.read_text())
     return Log(offsets, items, _features(found, number), Popularity(counts, counts))
@@ -86,14 +102,8 @@ def _features(attributes: dict[str, list[int | str]], number: dict[str, int]) ->
 def write_arrow(log: Log, folder: Path) -> Path:
     """The sequences as the trainer reads them."""
     offsets = pa.array(log.offsets.astype(np.int32))
-    columns = {
-        "item_idx": log.items,
-        "event_type": np.zeros(len(log.items), np.int32),
-        "event_time": log.times,
-        "price": np.zeros(len(log.items), np.float32),
-        "quantity": np.zeros(len(log.items), np.float32),
-    }
-    lists = {name: pa.ListArray.from_arrays(offsets, pa.array(column)) for name, column in columns.items()}
+    columns = log.sequences.columns.items()
+    lists = {name: pa.ListArray.from_arrays(offsets, pa.array(column)) for name, column in columns}
     table = pa.table({"user_id": [str(user) for user in range(len(log.offsets) - 1)]} | lists)
     file = folder / "sequences.arrow"
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -101,20 +111,31 @@ def write_arrow(log: Log, folder: Path) -> Path:
     return file
 
 
+def held_out(log: Log, holdout: Holdout) -> Cases:
+    """The users of a holdout: all items are ranked for them but those of their histories, unless it is the target."""
+    target = log.items[holdout.middle].astype(np.int64)
+    histories = log.sequences.select(holdout.start, holdout.middle)
+    row = np.repeat(np.arange(len(target)), np.diff(histories.offsets))
+    had = np.unique(row * log.n_items + histories.columns["item_idx"])
+    row, item = np.divmod(had[~np.isin(had, np.arange(len(target)) * log.n_items + target)], log.n_items)
+    indptr = np.searchsorted(row, np.arange(len(target) + 1)).astype(np.int64)
+    excluded = Csr(torch.from_numpy(indptr), torch.from_numpy(item.astype(np.int32)))
+    truth = Truth(np.arange(len(target) + 1), target)
+    return Cases(histories, truth, excluded, np.ones(log.n_items, np.bool_))
+
+
 def cooccurrence(log: Log, section: NeighboursSection) -> Neighbours:
     """What the job of the stage `features` counts, over what is learnt from."""
     start = log.offsets[:-1]
-    stop = np.maximum(log.offsets[1:] - 2, start)
-    sizes = stop - start
+    sizes = log.split.train_stop - start
     offsets = np.concatenate([[0], sizes.cumsum()])
     at = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], sizes)
-    items, times = log.items[at], log.times[at]
+    items, times = log.items[at], log.sequences.columns["event_time"][at]
     cut = validation_window().start
     cuts = Cuts(cut, cut, cut)
     decay = Decay.create(cuts, section.half_life_days, cut - 86_400)
-    first = np.ones(len(items), np.bool_)
+    first = np.zeros(len(items), np.bool_)
     user = np.repeat(np.arange(len(sizes)), sizes)
-    first[:] = False
     first[np.unique(user * log.n_items + items, return_index=True)[1]] = True
     slots = counting.slots_of(times, cuts.seconds(), decay.first_day)
     width = log.n_items

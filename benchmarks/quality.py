@@ -4,7 +4,8 @@
 
 A line of the file is `user item item ...` in the order of time. The network and the counts learn from all but the last
 two items of every user; epochs and weights of the score are chosen on the last but one; the last is ranked with that
-one in the history, among all items but the user's other ones. Items are numbered anew, at random, so that their numbers
+one in the history, among all items but the user's other ones. Users with fewer than three are only learnt from. Epochs
+are judged by the network alone. Items are numbered anew, at random, so that their numbers
 tell nothing. Options of the pipeline can be changed by the end of the line: model.dim=128 training.batch_rows=512.
 """
 
@@ -18,19 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from omegaconf import OmegaConf
-from public_data import SAMPLE, Log, cooccurrence, read_log, test_window, validation_window, write_arrow
+from public_data import SAMPLE, Log, cooccurrence, held_out, read_log, validation_window, write_arrow
+from torch import Tensor
 
 from recbatch.config.learning import ModelSection, TrainingSection
 from recbatch.config.sections import NeighboursSection
 from recbatch.evaluation.baselines import Scores, popularity
-from recbatch.evaluation.metrics import Truth, ranking_metrics
+from recbatch.evaluation.baselines import cooccurrence as by_counts
+from recbatch.evaluation.metrics import ranking_metrics
 from recbatch.evaluation.protocol import Cases, best_items
 from recbatch.model.fusion import Fusion
 from recbatch.model.neighbours import Neighbours
-from recbatch.model.recommender import Recommender
+from recbatch.model.recommender import Recommender, user_vectors
 from recbatch.ranking.topk import ItemMatrix
-from recbatch.training.dataset import open_sequences
 from recbatch.training.fusion import fit_fusion
 from recbatch.training.run import Inputs
 from recbatch.training.trainer import fit
@@ -74,29 +77,30 @@ def _one_seed(options: argparse.Namespace, sections: dict[str, Any], seed: int) 
         file = write_arrow(log, Path(folder))
         inputs = Inputs([file], log.features, 1)
         fitted = fit(inputs, model_config, training, seed, validation_window(), _Lines(seed, options.encoder))
-        parts = open_sequences([file])
-        valid, test = (
-            Validation(parts, window, True, log.n_items, seed) for window in (validation_window(), test_window())
-        )
+        valid, test = (held_out(log, part) for part in (log.split.validation, log.split.test))
+        tie_rank = torch.from_numpy(np.random.default_rng(seed).permutation(log.n_items))
         neighbours = cooccurrence(log, NeighboursSection.model_validate(sections["features"]["neighbours"]))
         fusion = None
         if not options.network_only:
-            found = fit_fusion(fitted.model, log.features, neighbours, log.popularity, valid, model_config)
+            window = Validation([log.sequences], validation_window(), True, log.n_items, seed)
+            found = fit_fusion(fitted.model, log.features, neighbours, log.popularity, window, model_config)
             fusion = found.fusion
             print(f"seed {seed}: {fusion}")
         ranked = {
-            kind: _ranked(fitted.model, log, neighbours, fusion, cases)
+            kind: _ranked(fitted.model, log, neighbours, fusion, cases, tie_rank)
             for kind, cases in (("valid", valid), ("test", test))
         }
         if fusion is not None:
-            ranked["valid network"] = _ranked(fitted.model, log, neighbours, None, valid)
-            ranked["test network"] = _ranked(fitted.model, log, neighbours, None, test)
+            ranked["valid network"] = _ranked(fitted.model, log, neighbours, None, valid, tie_rank)
+            ranked["test network"] = _ranked(fitted.model, log, neighbours, None, test, tie_rank)
         baselines = {
-            "popularity": popularity(log.popularity.ever, len(test), test.tie_rank),
-            "cooccurrence": _counts_alone(log, neighbours, test, model_config),
+            "popularity": popularity(log.popularity.ever, len(test.histories), tie_rank),
+            "cooccurrence": by_counts(
+                neighbours, test.histories, model_config.fusion_behaviours, model_config.fusion_decay, tie_rank
+            ),
         }
         for name, scores in baselines.items():
-            ranked[f"test {name}"] = _figures(test, scores, log)
+            ranked[f"test {name}"] = _figures(test, scores)
     seconds = time.monotonic() - began
     for kind, found_figures in ranked.items():
         print(f"seed {seed}: {_line(kind, found_figures)}", flush=True)
@@ -106,26 +110,19 @@ def _one_seed(options: argparse.Namespace, sections: dict[str, Any], seed: int) 
 
 
 def _ranked(
-    model: Recommender, log: Log, neighbours: Neighbours, fusion: Fusion | None, cases: Validation
+    model: Recommender, log: Log, neighbours: Neighbours, fusion: Fusion | None, cases: Cases, tie_rank: Tensor
 ) -> dict[str, float]:
-    users, items = cases.encode(model, log.features)
+    vectors, bias = model.item_vectors(log.features)
+    users = user_vectors(model, vectors, cases.histories)
     if fusion is None:
-        return _figures(cases, Scores(users, items), log)
-    additions = neighbours.additions(cases.past, fusion)
-    fused = ItemMatrix(items.vectors, fusion.bias(items.bias, log.popularity), cases.tie_rank)
-    return _figures(cases, Scores(users, fused, additions), log)
+        return _figures(cases, Scores(users, ItemMatrix(vectors, bias, tie_rank)))
+    additions = neighbours.additions(cases.histories, fusion)
+    fused = ItemMatrix(vectors, fusion.bias(bias, log.popularity), tie_rank)
+    return _figures(cases, Scores(users, fused, additions))
 
 
-def _counts_alone(log: Log, neighbours: Neighbours, cases: Validation, config: ModelSection) -> Scores:
-    from recbatch.evaluation.baselines import cooccurrence as ranked_by_counts
-
-    return ranked_by_counts(neighbours, cases.past, config.fusion_behaviours, config.fusion_decay, cases.tie_rank)
-
-
-def _figures(cases: Validation, scores: Scores, log: Log) -> dict[str, float]:
-    truth = Truth(cases.targets.indptr.numpy(), cases.targets.indices.numpy())
-    everything = Cases(cases.past, truth, cases.excluded, np.ones(log.n_items, np.bool_))
-    values = ranking_metrics(best_items(everything, scores, _CUTOFF, _TILE), truth, [_CUTOFF])
+def _figures(cases: Cases, scores: Scores) -> dict[str, float]:
+    values = ranking_metrics(best_items(cases, scores, _CUTOFF, _TILE), cases.truth, [_CUTOFF])
     return {name: float(values[name].mean()) for name in (f"recall@{_CUTOFF}", f"ndcg@{_CUTOFF}")}
 
 
