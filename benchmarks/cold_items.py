@@ -36,12 +36,16 @@ _TILE, _CUTOFF = 4096, 10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", type=Path, default=SAMPLE, metavar="FILE", help="default: a sample of Toys")
-    parser.add_argument("--attributes", type=Path, default=SAMPLE.with_suffix(".json"), metavar="FILE")
+    parser.add_argument("--attributes", type=Path, metavar="FILE", help="of the items of the sequences")
     parser.add_argument("--share", type=float, default=0.2, help="of the items, hidden from training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("changes", nargs="*", metavar="option=value")
     options = parser.parse_args()
+    if options.attributes is None:
+        if options.sequences != SAMPLE:
+            parser.error("--sequences needs --attributes: items that were never seen are ranked by nothing else")
+        options.attributes = SAMPLE.with_suffix(".json")
     sections = OmegaConf.merge({"model": {}, "training": {"targets": "new"}}, OmegaConf.from_dotlist(options.changes))
     log = read_log(options.sequences, options.attributes, options.seed)
     hidden = np.random.default_rng(options.seed).random(log.n_items) < options.share

@@ -6,9 +6,10 @@ ours        the trainer, whole windows, full softmax by the chunked kernel
 autograd    the same network, windows and steps, and cross-entropy of all logits by torch's autograd
 peer        RecTools' SASRec with softmax loss, in the environment that `make peers-env` makes; left out without --peer
 
-Each is measured on the windows of the file and on rows of full length, in processes of its own, over so many seconds
-after a warm-up. With --items, made-up sequences over so many items instead: for memory, as --items 100000, and with
---loss sampled, which is ours alone, for more items than all of which a step can score: --items 1000000.
+Each is measured on the windows of the file and on rows of full length, in processes of its own after a warm-up: the
+first two in turns over so many seconds, of which the median counts, and the peer once over a number of steps. With
+--items, made-up sequences over so many items instead: for memory, as --items 100000, and with --loss sampled, which is
+ours alone, for more items than all of which a step can score: --items 1000000.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ def _in_a_process(options: argparse.Namespace, name: str, rows: str) -> dict[str
 def _peer(options: argparse.Namespace, rows: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="recbatch-peer-") as folder:
         out = Path(folder) / "figures.json"
-        given = [f"--{key}={getattr(options, key)}" for key in ("sequences", "dim", "length", "batch", "threads")]
+        given = [
+            f"--{key}={getattr(options, key)}" for key in ("sequences", "dim", "length", "batch", "blocks", "threads")
+        ]
         full = ["--full-length"] if rows == "full" else []
         command = [str(options.peer), str(PEER), *given, "--positions-only", *full, f"--json={out}"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

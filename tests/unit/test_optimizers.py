@@ -61,9 +61,21 @@ def test_adam_and_adamw(optimizer: str) -> None:
     assert vector == pytest.approx(expected(5.0, 0.0), rel=1e-5)
 
 
-def test_rmsprop() -> None:
-    matrix, _ = after_steps([2.0], optimizer="rmsprop", momentum=0.0)
-    assert matrix[0] == pytest.approx(2.0 - RATE * 2.0 / (math.sqrt(0.01 * 4.0) + 1e-8), rel=1e-5)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rmsprop(momentum: float) -> None:
+    matrix, vector = after_steps([2.0, -1.0, 0.5], optimizer="rmsprop", momentum=momentum, weight_decay=0.1)
+
+    def expected(w: float, decay: float) -> float:
+        square, velocity = 0.0, 0.0
+        for gradient in (2.0, -1.0, 0.5):
+            g = gradient + decay * w
+            square = 0.99 * square + 0.01 * g * g
+            velocity = momentum * velocity + g / (math.sqrt(square) + 1e-8)
+            w -= RATE * velocity
+        return w
+
+    assert matrix == pytest.approx([expected(2.0, 0.1), expected(-3.0, 0.1)], rel=1e-5)
+    assert vector == pytest.approx(expected(5.0, 0.0), rel=1e-5)
 
 
 def test_l1_adds_the_sign_of_matrices() -> None:
