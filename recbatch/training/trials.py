@@ -85,7 +85,7 @@ def _draw(trials: Sequence[Trial], picture: Path) -> None:
     )
     axes.margins(0.15)
     axes.set(xlabel="seconds of training", ylabel="validation NDCG@10")
-    axes.legend(loc="lower right")
+    axes.legend()
     figure.tight_layout()
     figure.savefig(picture, dpi=110)
     plt.close(figure)
