@@ -201,13 +201,14 @@ def _print_points(console: Console, points: Sequence[Point]) -> None:
             str(one.buckets),
             f"{one.behaviours:,}",
             f"{one.ndcg:.4f}",
+            f"{one.error:.4f}",
             f"{one.network_ndcg:.4f}",
             str(one.epochs),
             f"{one.seconds:.1f}",
         )
         for one in points
     ]
-    names = ("share", "buckets", "behaviours", "NDCG@10", "network alone", "epochs", "seconds")
+    names = ("share", "buckets", "behaviours", "NDCG@10", "error", "network alone", "epochs", "seconds")
     print_columns(console, f"Validation NDCG@10 of the same {points[0].judged:,} users", names, rows)
 
 

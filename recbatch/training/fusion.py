@@ -28,13 +28,23 @@ _NETWORK_BIAS = (0.0, 1.0)
 _ROUNDS = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FusionResult:
-    """The best fusion, its NDCG@10, and that of the bare network."""
+    """The best fusion, the NDCG@10 that it has for every user (N,), and that of the bare network."""
 
     fusion: Fusion
-    ndcg: float
-    bare_ndcg: float
+    of_users: NDArray[np.float64]
+    bare_of_users: NDArray[np.float64]
+
+    @property
+    def ndcg(self) -> float:
+        """The mean over users."""
+        return float(self.of_users.mean())
+
+    @property
+    def bare_ndcg(self) -> float:
+        """The mean over users."""
+        return float(self.bare_of_users.mean())
 
 
 def exceeds_error(gain: NDArray[np.float64]) -> bool:
@@ -90,7 +100,7 @@ def fit_fusion(
         validation, users, items, popularity, neighbours, config.fusion_behaviours, config.fusion_decay
     )
     best = Fusion(0.0, ranking.scale, config.fusion_behaviours, config.fusion_decay)
-    bare = float(ranking.ndcg(best).mean())
+    bare = ranking.ndcg(best)
     for _ in range(_ROUNDS):
         best = _better(best, _biases(best), ranking.ndcg)
         sparse = [replace(best, lam=lam, eps=eps * ranking.scale) for eps in _EPS for lam in _LAM]
@@ -98,4 +108,4 @@ def fit_fusion(
     if best.lam:
         finer = [replace(best, lam=best.lam * lam, eps=best.eps * eps) for lam, eps in _FINER]
         best = _better(best, finer, ranking.ndcg)
-    return FusionResult(best, float(ranking.ndcg(best).mean()), bare)
+    return FusionResult(best, ranking.ndcg(best), bare)

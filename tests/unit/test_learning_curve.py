@@ -15,6 +15,7 @@ from recbatch.training import learning_curve as curve
 from recbatch.training.dataset import open_sequences, stop_before
 from recbatch.training.judging import Past, shipped
 from recbatch.training.learning_curve import Point, last_gain, learning_curve
+from recbatch.training.run import Progress
 from recbatch.training.space import Setting
 from recbatch.training.trainer import fit
 from tests.unit.followers import WINDOW, make_past, silent
@@ -79,18 +80,40 @@ def test_more_users_teach_the_network_more(points: list[Point]) -> None:
 
 def test_the_last_doubling_as_a_sentence() -> None:
     def point(share: float, behaviours: int, ndcg: float) -> Point:
-        return Point(share, 1, behaviours, ndcg, ndcg, 50, 3, 1.0)
+        return Point(share, 1, behaviours, np.full(50, ndcg), ndcg, 3, 1.0)
 
     points = [point(0.125, 100, 0.1), point(0.25, 1000, 0.2), point(1.0, 4000, 0.24)]
     assert last_gain(points) == (
         "From 0.25 to 1 of the buckets, 1,000 to 4,000 behaviours, a doubling of the data changed NDCG@10 by +0.0200 "
-        "(+10.0%), measured on 50 users."
+        "(+10.0%), with a standard error of 0.0000, measured on 50 users."
     )
     assert "by -0.0500 (-50.0%)" in last_gain([point(0.5, 10, 0.1), point(1.0, 20, 0.05)])
-    assert "by +0.1000, measured" in last_gain([point(0.5, 10, 0.0), point(1.0, 20, 0.1)])
+    assert "by +0.1000, with" in last_gain([point(0.5, 10, 0.0), point(1.0, 20, 0.1)])
     assert last_gain([point(0.5, 10, 0.1), point(1.0, 10, 0.1)]) == (
         "The buckets after 0.5 hold no behaviour to learn from."
     )
+    # Two doublings; differences 0 and 0.4 have the deviation 0.2, and 0.2 / sqrt(4) / 2 is 0.05.
+    before = replace(point(0.25, 10, 0.0), of_users=np.array([0.5, 0.0, 0.5, 0.0]))
+    after = replace(point(1.0, 40, 0.0), of_users=np.array([0.5, 0.4, 0.5, 0.4]))
+    assert "with a standard error of 0.0500, measured on 4 users" in last_gain([before, after])
+    assert before.error == pytest.approx(0.125)
+
+
+def test_the_largest_share_decides_the_loss(past: Past, tmp_path: Path) -> None:
+    told: list[float] = []
+    training = TRAINING.model_copy(update={"loss": "auto", "max_epochs": 1, "full_epoch_seconds": 1e-9})
+    ended: list[Point] = []
+
+    def progress(share: float) -> Progress:
+        told.append(share)
+        return silent
+
+    found = learning_curve(past, Setting(MODEL, training), [0.25, 1.0], tmp_path, progress, ended.append)
+    assert told == [1.0, 0.25]
+    assert found == ended[::-1]
+    sampled = Setting(MODEL, training.model_copy(update={"loss": "sampled"}))
+    again = learning_curve(past, sampled, [0.25, 1.0], tmp_path, lambda _: silent, lambda _: None)
+    assert [one.ndcg for one in again] == [one.ndcg for one in found]
 
 
 def test_figures_and_picture(points: list[Point], tmp_path: Path) -> None:
