@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import uuid4
 
 import pyarrow as pa
 from delta.exceptions import DeltaConcurrentModificationException
@@ -283,7 +284,7 @@ class TableStore:
         Raises:
             UsageError: it is a file, or cannot be created or written.
         """
-        path = hadoop_path(self.spark, f"{self.root}/.write_check")
+        path = hadoop_path(self.spark, f"{self.root}/.write_check_{uuid4().hex}")  # another run may be looking, too
         try:
             system = file_system(self.spark, path)
             system.mkdirs(path.getParent())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,14 @@ def test_a_warehouse_that_is_a_file_is_refused(spark: SparkSession, tmp_path: Pa
         TableStore(spark, str(tmp_path / "file")).ensure_writable()
     TableStore(spark, str(tmp_path / "a" / "b")).ensure_writable()
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_runs_that_begin_at_once_find_the_warehouse_writable(spark: SparkSession, tmp_path: Path) -> None:
+    store = TableStore(spark, str(tmp_path / "warehouse"))
+    with ThreadPoolExecutor(8) as pool:
+        for check in [pool.submit(store.ensure_writable) for _ in range(80)]:
+            check.result()
+    assert list((tmp_path / "warehouse").iterdir()) == []
 
 
 def test_rows_out_of_contract_are_not_written(spark: SparkSession, tmp_path: Path) -> None:
