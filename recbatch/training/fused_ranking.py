@@ -98,6 +98,23 @@ def _products(
 
 
 @compiled
+def _insert(best: Any, value: Any, found: int, item: Any, score: Any, tie_rank: Any) -> int:
+    """Put an item where it belongs among the first `found` of best and value (K,) each; how many there are then."""
+    place = found
+    while place and (
+        value[place - 1] < score or (value[place - 1] == score and tie_rank[best[place - 1]] > tie_rank[item])
+    ):
+        place -= 1
+    if place == len(best):
+        return found
+    last = min(found, len(best) - 1)
+    for moved in range(last, place, -1):
+        best[moved], value[moved] = best[moved - 1], value[moved - 1]
+    best[place], value[place] = item, score
+    return last + 1
+
+
+@compiled
 def _raise(
     indptr: Any,
     raised: Any,
@@ -136,17 +153,5 @@ def _raise(
             score = np.float32(np.float64(products[at]) + bias[item] + added)
             if score < floor or score == -np.inf:
                 continue
-            place = found
-            while place and (
-                value[place - 1] < score
-                or (value[place - 1] == score and tie_rank[best[user, place - 1]] > tie_rank[item])
-            ):
-                place -= 1
-            if place == k:
-                continue
-            last = min(found, k - 1)
-            for moved in range(last, place, -1):
-                best[user, moved], value[moved] = best[user, moved - 1], value[moved - 1]
-            best[user, place], value[place] = item, score
-            found = last + 1
+            found = _insert(best[user], value, found, item, score, tie_rank)
     return best

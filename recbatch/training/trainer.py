@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -76,7 +77,7 @@ def fit(
     """
     with threads(config.threads), torch.random.fork_rng(devices=[]):
         kept = _Kept(checkpoint, lambda: fingerprint(inputs, model_config, config, seed, window.start))
-        run, curve, best = kept.begin(inputs, model_config, config, seed, window.start, None)
+        run, curve, best = kept.begin(partial(Run, inputs, model_config, config, seed, window.start), None)
         validation = Validation(run.parts, window, config.targets == "new", len(inputs.features), seed)
         for done in curve:
             ended(done)
@@ -112,19 +113,16 @@ class _Kept:
         self._file, self._name = file, "" if file is None else name()
 
     def begin(
-        self,
-        inputs: Inputs,
-        model_config: ModelSection,
-        config: TrainingSection,
-        seed: int,
-        before: int | None,
-        loss: LossName | None,
+        self, start: Callable[[LossName | None], Run], loss: LossName | None
     ) -> tuple[Run, list[EpochResult], dict[str, Tensor]]:
-        """A run at the end of the epochs that an earlier attempt has finished, these, and the weights of the best."""
+        """A run at the end of the epochs that an earlier attempt has finished, these, and the weights of the best.
+
+        start: makes a run with a loss: that of the earlier attempt, or `loss` where there was none.
+        """
         found = None if self._file is None else Checkpoint.read(self._file, self._name)
         if found is None:
-            return Run(inputs, model_config, config, seed, before, loss), [], {}
-        run = Run(inputs, model_config, config, seed, before, found.others["loss"])
+            return start(loss), [], {}
+        run = start(found.others["loss"])
         run.restore(found.tensors, found.others)
         return run, [EpochResult(int(row[0]), *row[1:]) for row in found.curve], found.best
 
@@ -175,7 +173,7 @@ def refit(
     """
     with threads(config.threads), torch.random.fork_rng(devices=[]):
         kept = _Kept(checkpoint, lambda: fingerprint(inputs, model_config, config, seed, None, epochs, loss))
-        run, done, _ = kept.begin(inputs, model_config, config, seed, None, loss)
+        run, done, _ = kept.begin(partial(Run, inputs, model_config, config, seed, None), loss)
         for epoch in range(len(done) + 1, epochs + 1):
             began = time.monotonic()
             try:
