@@ -19,12 +19,43 @@ from recbatch.training.validation import Validation
 _DENSE_SCORES = 1 << 24  # at most so many scores of a block of users by all items are held
 
 
+class NetworkRanking:
+    """What the users of a window get by one network under any weights of bias and trend, without co-occurrence.
+
+    All items are ranked once for each pair of weights that is asked for.
+    """
+
+    def __init__(self, validation: Validation, users: Tensor, items: ItemMatrix, popularity: Popularity) -> None:
+        self._validation, self._users, self._items, self._popularity = validation, users, items, popularity
+        self._best: dict[tuple[float, float], tuple[NDArray[np.int32], NDArray[np.float32]]] = {}
+        self._ndcg: dict[tuple[float, float], NDArray[np.float64]] = {}
+
+    def bias(self, fusion: Fusion) -> Tensor:
+        """(items,) what is added to u . v."""
+        return fusion.bias(self._items.bias, self._popularity)
+
+    def best(self, fusion: Fusion) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """(N, 10) item_idx, the best first, -1 where a list is shorter, and their scores."""
+        weights = fusion.network_bias, fusion.trend
+        if weights not in self._best:
+            items = ItemMatrix(self._items.vectors, self.bias(fusion), torch.from_numpy(self._items.tie_rank))
+            self._best[weights] = self._validation.best(self._users, items)
+        return self._best[weights]
+
+    def ndcg(self, fusion: Fusion) -> NDArray[np.float64]:
+        """(N,) NDCG@10 of the users."""
+        weights = fusion.network_bias, fusion.trend
+        if weights not in self._ndcg:
+            self._ndcg[weights] = self._validation.ndcg_of_lists(self.best(fusion)[0])
+        return self._ndcg[weights]
+
+
 class FusedRanking:
     """What the users of a window get by one network under any weights of the fused score.
 
     Co-occurrence only ever raises a score. Whatever is among a user's best with it is therefore among the best without
-    it, or is raised itself: all items are ranked once for each bias, and for weights of co-occurrence no more than
-    what it raises is scored. scale: the median of c(u, i).
+    it, or is raised itself: for weights of co-occurrence no more than what it raises is scored.
+    scale: the median of c(u, i).
     """
 
     def __init__(
@@ -37,23 +68,24 @@ class FusedRanking:
         behaviours: int,
         decay: float,
     ) -> None:
-        self._validation, self._users, self._items, self._popularity = validation, users, items, popularity
+        self._validation, self._tie_rank = validation, items.tie_rank
+        self._plain = NetworkRanking(validation, users, items, popularity)
         self._indptr, self._raised, self._sums = neighbours.cooccurrence(validation.past, behaviours, decay)
         self._products = _products(users, items, self._indptr, self._raised, validation.excluded)
-        self._plain: dict[tuple[float, float], tuple[NDArray[np.int32], NDArray[np.float32]]] = {}
         self._ndcg: dict[Fusion, NDArray[np.float64]] = {}
         self.scale = float(np.median(self._sums)) if len(self._sums) else 1.0
 
     def ndcg(self, fusion: Fusion) -> NDArray[np.float64]:
         """(N,) NDCG@10 of the users. The fusion's behaviours and decay are this ranking's; lam is not negative."""
+        if not fusion.lam:
+            return self._plain.ndcg(fusion)
         if fusion not in self._ndcg:
             self._ndcg[fusion] = self._validation.ndcg_of_lists(self.lists(fusion))
         return self._ndcg[fusion]
 
     def lists(self, fusion: Fusion) -> NDArray[np.int32]:
         """(N, 10) item_idx, the best first, -1 where a list is shorter."""
-        bias = fusion.bias(self._items.bias, self._popularity)
-        listed, scores = self._without(fusion, bias)
+        listed, scores = self._plain.best(fusion)
         if not fusion.lam:
             return listed
         raised: NDArray[np.int32] = _raise(
@@ -61,22 +93,14 @@ class FusedRanking:
             self._raised,
             self._products,
             self._sums,
-            bias.numpy(),
-            self._items.tie_rank,
+            self._plain.bias(fusion).numpy(),
+            self._tie_rank,
             listed,
             scores,
             fusion.lam,
             fusion.eps,
         )
         return raised
-
-    def _without(self, fusion: Fusion, bias: Tensor) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The lists without co-occurrence."""
-        weights = fusion.network_bias, fusion.trend
-        if weights not in self._plain:
-            items = ItemMatrix(self._items.vectors, bias, torch.from_numpy(self._items.tie_rank))
-            self._plain[weights] = self._validation.best(self._users, items)
-        return self._plain[weights]
 
 
 def _products(

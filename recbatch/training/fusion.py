@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from recbatch.model.items import ItemFeatures
 from recbatch.model.neighbours import Neighbours
 from recbatch.model.recommender import Recommender
 from recbatch.ranking.topk import ItemMatrix
-from recbatch.training.fused_ranking import FusedRanking
+from recbatch.training.fused_ranking import FusedRanking, NetworkRanking
 from recbatch.training.validation import Validation
 
 # eps in multiples of the median co-occurrence; the weights are tried one after the other, the others held.
@@ -59,16 +58,9 @@ def fit_bias(
 
     What an epoch is judged by: a network is worth what it adds to the score it is shipped in.
     """
-    tried: dict[Fusion, NDArray[np.float64]] = {}
-
-    def ndcg(fusion: Fusion) -> NDArray[np.float64]:
-        if fusion not in tried:
-            fused = ItemMatrix(items.vectors, fusion.bias(items.bias, popularity), torch.from_numpy(items.tie_rank))
-            tried[fusion] = validation.ndcg_of_lists(validation.best(users, fused)[0])
-        return tried[fusion]
-
-    best = _better(start, _biases(start), ndcg)
-    return best, float(ndcg(best).mean())
+    ranking = NetworkRanking(validation, users, items, popularity)
+    best = _better(start, _biases(start), ranking.ndcg)
+    return best, float(ranking.ndcg(best).mean())
 
 
 def _biases(start: Fusion) -> list[Fusion]:
