@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +64,17 @@ class ItemFeatures:
         """A field each: one more than its largest code."""
         return tuple(int(codes.max()) + 1 if len(codes) else 1 for _, codes in self.categories)
 
+    @cached_property
+    def described(self) -> Tensor:
+        """(I,) bool: whether an item has any attribute; a number of zero, the mean of all, tells nothing of it."""
+        described = (self.numbers != 0).any(1)
+        if len(self.vectors):
+            described = described | (self.vectors != 0).any(1)
+        for indptr, codes in self.categories:
+            present = torch.cat([codes.new_zeros(1), (codes != 0).cumsum(0)])
+            described = described | (present[indptr[1:]] > present[indptr[:-1]])
+        return described
+
     def bags(self, field: int, item_idx: Tensor) -> tuple[Tensor, Tensor]:
         """The codes of some items in one field, flat, and where each item's begin."""
         indptr, codes = self.categories[field]
@@ -91,7 +103,8 @@ class ItemTower(nn.Module):
         n_vector: int = 0,
     ) -> None:
         super().__init__()
-        # A share of the items is shown without their id while training, so that attributes learn to stand alone.
+        # A share of the items is shown without their id while training, so that attributes learn to stand alone. One
+        # without attributes keeps its id: nothing would be left of it but noise.
         self._id_dropout = id_dropout
         self.id = nn.Embedding(n_items, dim)
         # padding_idx: a missing value (code 0) adds nothing
@@ -118,7 +131,8 @@ class ItemTower(nn.Module):
         row = item_idx.clamp(max=n_items - 1)
         known = (item_idx < n_items) & self.trained[row]
         if self.training:
-            known = known & (torch.rand(len(item_idx)) >= self._id_dropout)
+            dropped = (torch.rand(len(item_idx)) < self._id_dropout) & features.described[item_idx]
+            known = known & ~dropped
         attributes = torch.zeros(len(item_idx), self.id.embedding_dim)
         for f in range(len(self.fields)):
             attributes = attributes + self._field(f, *features.bags(f, item_idx), known)

@@ -123,6 +123,27 @@ def test_training_hides_some_ids_so_that_attributes_learn() -> None:
     assert 0.07 < hidden < 0.13
 
 
+def test_an_item_without_attributes_keeps_its_id_in_training() -> None:
+    n_items = 1000
+    bare = ItemFeatures(
+        ((torch.arange(n_items + 1), torch.zeros(n_items, dtype=torch.int64)),), torch.zeros(n_items, 2)
+    )
+    tower = trained_tower(bare, n_items)
+    expected = tower(bare, torch.arange(n_items))
+    shown = tower.train()(bare, torch.arange(n_items))
+    assert torch.equal(shown[0], expected[0])
+    assert torch.equal(shown[1], expected[1])
+
+
+def test_an_item_is_described_by_any_category_number_or_vector() -> None:
+    rows = [(0, [[0], [0]], [0.0]), (1, [[0], [2]], [0.0]), (2, [[0], [0]], [-0.5]), (3, [[0], [0]], [0.0])]
+    described = ItemFeatures.from_arrow(make_table(rows, {0: [0.0], 1: [0.0], 2: [0.0], 3: [0.1]})).described
+    assert described.tolist() == [False, True, True, True]
+    several = ItemFeatures.from_arrow(make_table([(0, [[], [0, 3]], [0.0]), (1, [[], [0, 0]], [0.0])])).described
+    assert several.tolist() == [True, False]
+    assert ItemFeatures((), torch.zeros(3, 0)).described.tolist() == [False] * 3
+
+
 VECTORS = {0: [1.0, 0.0, 0.6], 1: [0.0, 1.0, 0.8], 2: [0.0, 0.0, 0.0], 3: [0.6, 0.8, 0.0]}
 
 
