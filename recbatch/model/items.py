@@ -66,7 +66,7 @@ class ItemFeatures:
 
     @cached_property
     def described(self) -> Tensor:
-        """(I,) bool: whether an item has any attribute; a number of zero, the mean of all, tells nothing of it."""
+        """(I,) bool: whether its attributes give an item a vector; codes and numbers of 0 add nothing to it."""
         described = (self.numbers != 0).any(1)
         if len(self.vectors):
             described = described | (self.vectors != 0).any(1)
